@@ -1,0 +1,216 @@
+"""LiteRT (TFLite) through the C API of libLiteRt.so, with its per-op profiler.
+
+Constants and structures are those of LiteRT's C headers (litert_model.h, litert_layout.h, litert_profiler_event.h).
+"""
+
+import ctypes as C
+from typing import Any, Dict, List
+
+from .messages import AgentError
+from .tensors import Tensor, with_shapes
+
+P = C.c_void_p
+CPU = 1  # LiteRtHwAccelerators: kLiteRtHwAcceleratorCpu
+LOCK_READ, LOCK_WRITE = 0, 1  # LiteRtTensorBufferLockMode
+# litert_model_types.h: LiteRtElementType, which follows TfLiteType.
+ELEMENT_TYPES = {
+    1: "float32",
+    2: "int32",
+    3: "uint8",
+    4: "int64",
+    5: "string",
+    6: "bool",
+    7: "int16",
+    9: "int8",
+    10: "float16",
+    11: "float64",
+    13: "uint64",
+    16: "uint32",
+    17: "uint16",
+}
+# LiteRtProfilerEventSource type values as seen in its events: what a host needs to tell apart.
+INVOKE, RUNTIME_OP, DELEGATE_OP = 1, 2, 8
+DESTRUCTOR = C.CFUNCTYPE(None, P)
+
+
+class Layout(C.Structure):
+    _fields_ = [
+        ("rank", C.c_uint, 7),
+        ("has_strides", C.c_uint, 1),
+        ("dims", C.c_int32 * 8),
+        ("strides", C.c_uint32 * 8),
+    ]
+
+
+class RankedTensorType(C.Structure):
+    _fields_ = [("element_type", C.c_int), ("layout", Layout)]
+
+
+class MemoryUsage(C.Structure):
+    _fields_ = [("total", C.c_size_t), ("in_use", C.c_size_t), ("private", C.c_size_t)]
+
+
+class Event(C.Structure):
+    _fields_ = [
+        ("tag", C.c_char_p),
+        ("type", C.c_int),
+        ("start_us", C.c_uint64),
+        ("elapsed_us", C.c_uint64),
+        ("begin", MemoryUsage),
+        ("end", MemoryUsage),
+        ("meta1", C.c_uint64),
+        ("meta2", C.c_uint64),
+        ("source", C.c_int),
+    ]
+
+
+class Session:
+    """One .tflite file, compiled for the CPU. Every method raises AgentError with the call that LiteRT refused."""
+
+    name = "litert"
+
+    def __init__(
+        self, library: str, model: str, num_threads: int, shapes: Dict[str, List[int]], profiling: bool
+    ) -> None:
+        self._lib = C.CDLL(library)
+        self._libc = C.CDLL(None)
+        self._libc.strdup.restype, self._libc.strdup.argtypes = P, [C.c_char_p]
+        self._libc.free.argtypes = [P]
+        self._free = DESTRUCTOR(lambda p: self._libc.free(p))
+        self._env = self._new("LiteRtCreateEnvironment", [C.c_int, P], 0, None)
+        self._model = self._new("LiteRtCreateModelFromFile", [P, C.c_char_p], self._env, model.encode())
+        options = self._new("LiteRtCreateOptions", [])
+        self._call("LiteRtSetOptionsHardwareAccelerators", [P, C.c_int], options, CPU)
+        self._add_options(options, b"runtime_options_string", b"enable_profiling = %s\n" % str(profiling).lower().encode())
+        self._add_options(options, b"xnnpack", b"num_threads = %d\n" % num_threads)
+        self._compiled = self._new("LiteRtCreateCompiledModel", [P, P, P], self._env, self._model, options)
+        self._profiler = self._new("LiteRtCompiledModelGetProfiler", [P], self._compiled) if profiling else None
+        self._signature = self._new("LiteRtGetModelSignature", [P, C.c_size_t], self._model, 0)
+        declared = self._declared("Input")
+        self.inputs = with_shapes(declared, shapes)
+        for i, (before, after) in enumerate(zip(declared, self.inputs)):
+            if before.shape != after.shape:
+                self._resize(i, after.shape)
+        self.outputs = self._declared("Output")
+        self._ins = self._buffers("Input", self.inputs)
+        self._outs = self._buffers("Output", self.outputs)
+
+    def version(self) -> str:
+        return ""  # the C API does not tell; the host knows which wheel the library came from
+
+    def write(self, i: int, data: bytes) -> None:
+        self._copy(self._ins[i], LOCK_WRITE, data, len(data))
+
+    def read(self, i: int) -> bytes:
+        return self._copy(self._outs[i], LOCK_READ, b"", self.outputs[i].nbytes)
+
+    def run(self) -> None:
+        status = self._run()
+        if status:
+            raise AgentError("run", f"LiteRtRunCompiledModel returned {status}")
+
+    def profiled_runs(self, runs: int) -> List[Dict[str, Any]]:
+        """Runs with the profiler on. [{name, source, index, us: [one a run]}] in execution order."""
+        rows: Dict[Any, Dict[str, Any]] = {}
+        for _ in range(runs):
+            self._call("LiteRtResetProfiler", [P], self._profiler)
+            self._call("LiteRtStartProfiler", [P], self._profiler)
+            self.run()
+            self._call("LiteRtStopProfiler", [P], self._profiler)
+            for position, event in enumerate(self._events()):
+                name = event.tag.decode(errors="replace")
+                key = (position, name, event.type, event.meta1)
+                kind = {INVOKE: "invoke", RUNTIME_OP: "runtime", DELEGATE_OP: "delegate"}.get(event.type)
+                if kind is None:
+                    continue
+                row = rows.setdefault(key, {"name": name, "source": kind, "index": event.meta1, "us": []})
+                row["us"].append(event.elapsed_us)
+        return list(rows.values())
+
+    def _events(self) -> Any:
+        n = C.c_int()
+        self._call("LiteRtGetNumProfilerEvents", [P, C.POINTER(C.c_int)], self._profiler, C.byref(n))
+        events = (Event * n.value)()
+        self._call("LiteRtGetProfilerEvents", [P, C.c_int, C.POINTER(Event)], self._profiler, n.value, events)
+        return events
+
+    def _call(self, name: str, argtypes: List[Any], *args: Any) -> None:
+        function = getattr(self._lib, name)
+        function.argtypes = argtypes
+        status = function(*args)
+        if status:
+            raise AgentError("runtime", f"LiteRT refused the model: {name} returned {status}")
+
+    def _new(self, name: str, argtypes: List[Any], *args: Any) -> Any:
+        out = P()
+        self._call(name, [*argtypes, C.POINTER(P)], *args, C.byref(out))
+        return out
+
+    def _add_options(self, options: Any, identifier: bytes, toml: bytes) -> None:
+        payload = self._libc.strdup(toml)  # LiteRT frees it
+        opaque = self._new("LiteRtCreateOpaqueOptions", [C.c_char_p, P, DESTRUCTOR], identifier, payload, self._free)
+        self._call("LiteRtAddOpaqueOptions", [P, P], options, opaque)
+
+    def _declared(self, kind: str) -> List[Tensor]:
+        n = C.c_size_t()
+        self._call(f"LiteRtGetNumSignature{kind}s", [P, C.POINTER(C.c_size_t)], self._signature, C.byref(n))
+        tensors = []
+        for i in range(n.value):
+            name = C.c_char_p()
+            get_name = f"LiteRtGetSignature{kind}Name"
+            self._call(get_name, [P, C.c_size_t, C.POINTER(C.c_char_p)], self._signature, i, C.byref(name))
+            ranked = self._ranked_type(kind, i)
+            dtype = ELEMENT_TYPES.get(ranked.element_type, f"LiteRT type {ranked.element_type}")
+            shape = list(ranked.layout.dims[: ranked.layout.rank])
+            tensors.append(Tensor((name.value or b"").decode(errors="replace"), dtype, shape))
+        return tensors
+
+    def _ranked_type(self, kind: str, i: int) -> RankedTensorType:
+        get = f"LiteRtGetSignature{kind}TensorByIndex"
+        tensor = self._new(get, [P, C.c_size_t], self._signature, i)
+        ranked = RankedTensorType()
+        self._call("LiteRtGetRankedTensorType", [P, C.POINTER(RankedTensorType)], tensor, C.byref(ranked))
+        return ranked
+
+    def _resize(self, i: int, shape: List[int]) -> None:
+        dims = (C.c_int * len(shape))(*shape)
+        name = "LiteRtCompiledModelResizeInputTensor"
+        types = [P, C.c_size_t, C.c_size_t, C.POINTER(C.c_int), C.c_size_t]
+        self._call(name, types, self._compiled, 0, i, dims, len(shape))
+
+    def _buffers(self, kind: str, tensors: List[Tensor]) -> Any:
+        array = (P * len(tensors))()
+        for i, tensor in enumerate(tensors):
+            ranked = self._ranked_type(kind, i)
+            ranked.layout.rank = len(tensor.shape)
+            for d, size in enumerate(tensor.shape):
+                ranked.layout.dims[d] = size
+            get = f"LiteRtGetCompiledModel{kind}BufferRequirements"
+            needs = self._new(get, [P, C.c_size_t, C.c_size_t], self._compiled, 0, i)
+            array[i] = self._new(
+                "LiteRtCreateManagedTensorBufferFromRequirements",
+                [P, C.POINTER(RankedTensorType), P],
+                self._env,
+                C.byref(ranked),
+                needs,
+            )
+        return array
+
+    def _copy(self, buffer: Any, mode: int, data: bytes, n: int) -> bytes:
+        address = P()
+        lock = "LiteRtLockTensorBuffer"
+        self._call(lock, [P, C.POINTER(P), C.c_int], buffer, C.byref(address), mode)
+        out = b""
+        if mode == LOCK_WRITE:
+            C.memmove(address, data, n)
+        else:
+            out = C.string_at(address, n)
+        self._call("LiteRtUnlockTensorBuffer", [P], buffer)
+        return out
+
+    def _run(self) -> int:
+        function = self._lib.LiteRtRunCompiledModel
+        function.argtypes = [P, C.c_size_t, C.c_size_t, P, C.c_size_t, P]
+        ins, outs = self._ins, self._outs
+        self._run = lambda: function(self._compiled, 0, len(ins), ins, len(outs), outs)  # type: ignore[method-assign]
+        return int(self._run())

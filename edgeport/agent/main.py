@@ -1,0 +1,163 @@
+"""The agent's commands: facts, latency, ops and infer."""
+
+import argparse
+import gc
+import os
+import shutil
+import sys
+import time
+from typing import Any, Dict, List, Optional
+
+from . import PROTOCOL, litert, ort, telemetry
+from .messages import AgentError, emit
+from .tensors import filler
+
+RUNTIMES = {"litert": litert.Session, "onnxruntime": ort.Session}
+PROGRESS_NS = 1_000_000_000
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Runs one command. Returns 0, or 1 after an error that it has printed as a message."""
+    args = _parser().parse_args(argv)
+    emit("hello", protocol=PROTOCOL, pid=os.getpid(), facts=telemetry.facts())
+    try:
+        if args.command != "facts":
+            _pin(args.cores)
+            args.function(args)
+    except AgentError as e:
+        emit("error", kind=e.kind, text=str(e))
+        return 1
+    except (OSError, MemoryError) as e:
+        emit("error", kind=type(e).__name__, text=str(e) or type(e).__name__)
+        return 1
+    emit("bye", peak_bytes=telemetry.peak_bytes(), telemetry=telemetry.snapshot())
+    return 0
+
+
+def latency(args: argparse.Namespace) -> None:
+    """Times plain runs, one by one, with the profiler off."""
+    session = _open(args, profiling=False)
+    start = time.perf_counter_ns()
+    session.run()
+    emit("first", ns=time.perf_counter_ns() - start)
+    _timed(session, args.warmup_runs, "warm-up")
+    before = telemetry.snapshot()
+    samples = _timed(session, args.num_runs, "run")
+    emit("samples", ns=samples, before=before, after=telemetry.snapshot())
+
+
+def ops(args: argparse.Namespace) -> None:
+    """Times runs with the runtime's profiler on, op by op."""
+    session = _open(args, profiling=True)
+    for _ in range(1 + args.warmup_runs):
+        session.run()
+    before = telemetry.snapshot()
+    rows = session.profiled_runs(args.num_runs)
+    after = telemetry.snapshot()
+    if args.optimized_model and isinstance(session, ort.Session):
+        shutil.copyfile(session.optimized_model(), args.optimized_model)
+        shutil.rmtree(os.path.dirname(session.optimized_model()))
+    emit("ops", rows=rows, before=before, after=after)
+
+
+def infer(args: argparse.Namespace) -> None:
+    """Computes the outputs of given inputs: each --data file holds every sample of that input, one after another."""
+    session = _open(args, profiling=False)
+    if len(args.data) != len(session.inputs) or len(args.result) != len(session.outputs):
+        counts = f"{len(session.inputs)} inputs and {len(session.outputs)} outputs"
+        raise AgentError("usage", f"the model has {counts}; give as many --data and --result")
+    ins = [open(path, "rb") for path in args.data]
+    outs = [open(path, "wb") for path in args.result]
+    for n in range(args.samples):
+        for i, (f, tensor) in enumerate(zip(ins, session.inputs)):
+            data = f.read(tensor.nbytes)
+            if len(data) != tensor.nbytes:
+                raise AgentError("usage", f"input {tensor.name!r} has {len(data)} of {tensor.nbytes} bytes in sample {n}")
+            session.write(i, data)
+        session.run()
+        for i, out in enumerate(outs):
+            out.write(session.read(i))
+    for handle in ins + outs:
+        handle.close()
+    emit("inferred", outputs=[t.as_dict() for t in session.outputs])
+
+
+def _open(args: argparse.Namespace, profiling: bool) -> Any:
+    with open(args.library, "rb") as f:  # an early, clear error; and the file is in the page cache for all launches
+        f.read(4)
+    start = time.perf_counter_ns()
+    session = RUNTIMES[args.runtime](args.library, args.model, args.num_threads, _shapes(args), profiling)
+    ready_ns = time.perf_counter_ns() - start
+    if args.command != "infer":
+        for i, tensor in enumerate(session.inputs):
+            session.write(i, filler(tensor))
+    emit(
+        "ready",
+        init_ns=ready_ns,
+        version=session.version(),
+        inputs=[t.as_dict() for t in session.inputs],
+        outputs=[t.as_dict() for t in session.outputs],
+        cores=sorted(os.sched_getaffinity(0)),
+    )
+    return session
+
+
+def _timed(session: Any, runs: int, phase: str) -> List[int]:
+    """Nanoseconds of each run; says that it is alive about once a second, between runs."""
+    samples, clock, run = [], time.perf_counter_ns, session.run
+    said = clock()
+    gc.disable()
+    for n in range(runs):
+        start = clock()
+        run()
+        end = clock()
+        samples.append(end - start)
+        if end - said > PROGRESS_NS:
+            emit("progress", phase=phase, done=n + 1, of=runs)
+            said = clock()
+    gc.enable()
+    return samples
+
+
+def _pin(cores: Optional[str]) -> None:
+    if cores:
+        wanted = {int(c) for c in cores.split(",")}
+        os.sched_setaffinity(0, wanted)
+        got = os.sched_getaffinity(0)
+        if got != wanted:
+            raise AgentError("pin", f"asked for cores {sorted(wanted)}, the system allows {sorted(got)}")
+
+
+def _shapes(args: argparse.Namespace) -> Dict[str, List[int]]:
+    pairs = (text.rpartition("=") for text in args.input_shape)
+    return {name: [int(size) for size in shape.split(",") if size] for name, _, shape in pairs}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgeport-agent", description=__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+    commands.add_parser("facts", help="what this device is")
+    for function in (latency, ops, infer):
+        sub = commands.add_parser(function.__name__, help=function.__doc__)
+        sub.set_defaults(function=function)
+        sub.add_argument("--runtime", choices=sorted(RUNTIMES), required=True)
+        sub.add_argument("--library", required=True, help="the runtime's shared library")
+        sub.add_argument("--model", required=True)
+        sub.add_argument("--num-threads", type=int, default=1)
+        sub.add_argument("--cores", help="pin to these cores: 2,3")
+        sub.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,3,224,224")
+        if function is infer:
+            sub.add_argument("--samples", type=int, default=1)
+            sub.add_argument("--data", action="append", default=[])
+            sub.add_argument("--result", action="append", default=[])
+        else:
+            sub.add_argument("--warmup-runs", type=int, default=10)
+            sub.add_argument("--num-runs", type=int, default=50)
+        if function is ops:
+            sub.add_argument("--optimized-model", help="where to leave the graph that ONNX Runtime runs")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Names, shapes and element types of a model's inputs and outputs, and the values that inputs are filled with."""
+
+import array
+import random
+from typing import Dict, List, NamedTuple, Sequence
+
+from .messages import AgentError
+
+# Bytes of one element, by NumPy's name of the type.
+ELEMENT_BYTES = {
+    "bool": 1,
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "float16": 2,
+    "bfloat16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "float32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "float64": 8,
+}
+_FLOAT_CODES = {"float32": "f", "float64": "d"}
+
+
+class Tensor(NamedTuple):
+    """One input or output. shape: positive sizes, or -1 where the model leaves a size open."""
+
+    name: str
+    dtype: str
+    shape: List[int]
+
+    @property
+    def nbytes(self) -> int:
+        if self.dtype not in ELEMENT_BYTES:
+            raise AgentError("unsupported", f"tensor {self.name!r} has elements of type {self.dtype}")
+        n = ELEMENT_BYTES[self.dtype]
+        for size in self.shape:
+            n *= size
+        return n
+
+    def as_dict(self) -> Dict[str, object]:
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+
+
+def with_shapes(tensors: Sequence[Tensor], shapes: Dict[str, List[int]]) -> List[Tensor]:
+    """The inputs with the shapes that were asked for by name. Raises AgentError where a size stays open."""
+    unknown = set(shapes) - {t.name for t in tensors}
+    if unknown:
+        known = ", ".join(t.name for t in tensors)
+        raise AgentError("shape", f"the model has no input {sorted(unknown)[0]!r}; it has {known}")
+    resolved = [t._replace(shape=list(shapes.get(t.name, t.shape))) for t in tensors]
+    for before, after in zip(tensors, resolved):
+        if any(size < 1 for size in after.shape):
+            raise AgentError("shape", f"input {after.name!r} has the open shape {after.shape}: give --input-shape")
+        fits = len(before.shape) == len(after.shape) and all(
+            a in (-1, b) for a, b in zip(before.shape, after.shape)
+        )
+        if not fits and before.shape:
+            raise AgentError(
+                "shape", f"input {after.name!r} is {before.shape} in the model, {after.shape} was asked for"
+            )
+    return resolved
+
+
+def filler(tensor: Tensor) -> bytes:
+    """Values to time with: the same on every device. Floats in [0, 1): no denormals; int8 and uint8 any byte;
+    wider integers 0, which is a valid index into anything; booleans false.
+    """
+    n, source = tensor.nbytes, random.Random(0)
+    if tensor.dtype in _FLOAT_CODES:
+        code = _FLOAT_CODES[tensor.dtype]
+        return array.array(code, [source.random() for _ in range(n // ELEMENT_BYTES[tensor.dtype])]).tobytes()
+    if tensor.dtype in ("int8", "uint8"):
+        return source.getrandbits(8 * n).to_bytes(n, "little") if n else b""
+    return bytes(n)

@@ -1,0 +1,226 @@
+"""Finds a model or a device by what the user wrote, and says what he may have meant where there is none.
+
+A model file (of the catalogue or of one's own) holds a factory and may hold, beside it, INPUT_SHAPE (C, H, W) or
+INPUT_SHAPES (full shapes, one an input), PREPROCESSING and PAPER.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import tomllib
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from edgeport.errors import DeviceError, EdgeportError, ExportError, UsageError, nearest
+from edgeport.records import Preprocessing
+
+ARTIFACT_SUFFIXES = (".onnx", ".tflite")
+FACTORY = "build"
+
+
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of devices/. threads: what a model runs with unless asked otherwise; cores: pinned to, if any."""
+
+    name: str
+    description: str
+    transport: str
+    target: str
+    threads: int = 1
+    cores: tuple[int, ...] = ()
+
+
+class Factory(msgspec.Struct, frozen=True):
+    """Something that makes a network: not yet called."""
+
+    name: str
+    source: str
+    call: Callable[..., Any]
+    input_shapes: tuple[tuple[int, ...], ...] | None
+    preprocessing: Preprocessing | None
+    paper: str | None
+
+
+def model_names() -> list[str]:
+    """The catalogue, without importing any of it."""
+    package = importlib.import_module("edgeport.models")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def is_artifact(model: str) -> bool:
+    return model.lower().endswith(ARTIFACT_SUFFIXES)
+
+
+def find_factory(model: str) -> Factory:
+    """A catalogue name, path/to/file.py:factory or package.module:attribute. Imports what it names.
+
+    Raises UsageError for what does not exist, ExportError with the user's own message where his code raises.
+    """
+    if ":" in model:
+        place, _, attribute = model.rpartition(":")
+        module = _user_module(place)
+        name = attribute.rpartition(".")[2]
+    elif model in model_names():
+        module, attribute, name = importlib.import_module(f"edgeport.models.{model}"), FACTORY, model
+    else:
+        raise UsageError(_unknown_model(model))
+    call = _attribute(module, attribute, model)
+    return Factory(
+        name=name,
+        source=model,
+        call=call,
+        input_shapes=_declared_shapes(module),
+        preprocessing=getattr(module, "PREPROCESSING", None),
+        paper=getattr(module, "PAPER", None),
+    )
+
+
+def parse_arguments(factory: Factory, assignments: Sequence[str]) -> dict[str, Any]:
+    """--set name=value pairs as the factory's parameters are typed. Raises UsageError that lists the right ones."""
+    parameters = _parameters(factory.call)
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or name not in parameters:
+            known = ", ".join(str(p) for p in parameters.values()) or "no arguments"
+            raise UsageError(f"--set {assignment}: {factory.source} takes {known}{nearest(name, parameters)}")
+        values[name] = _convert(text, _annotation(factory.call, parameters[name]), assignment)
+    return values
+
+
+def build(factory: Factory, arguments: dict[str, Any]) -> Any:
+    """The network. Raises ExportError with the factory's own message if it raises."""
+    with user_code(f"{factory.source} raised"):
+        made = factory.call(**arguments)
+    return made
+
+
+@contextlib.contextmanager
+def user_code(what: str) -> Iterator[None]:
+    """Turns whatever a user's own Python raises into an ExportError that shows it and where it was raised."""
+    try:
+        yield
+    except EdgeportError:
+        raise
+    except Exception as e:
+        frame = inspect.getinnerframes(e.__traceback__)[-1] if e.__traceback__ else None
+        where = f" ({frame.filename}:{frame.lineno})" if frame else ""
+        raise ExportError(f"{what} {type(e).__name__}: {e}{where}") from e
+
+
+def device_names() -> list[str]:
+    return sorted(_device_files())
+
+
+def find_device(name: str) -> Device:
+    """Raises UsageError for an unknown one and DeviceError for a file that does not fit."""
+    known = _device_files()
+    if name not in known:
+        raise UsageError(f"unknown device {name!r}; there are {', '.join(sorted(known))}{nearest(name, known)}")
+    try:
+        raw = tomllib.loads(known[name].read_text(encoding="utf-8"))
+        return msgspec.convert({"name": name, **raw}, Device)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as e:
+        raise DeviceError(f"{known[name]}: {e}") from e
+
+
+def _device_files() -> dict[str, Path]:
+    folder = Path(next(iter(importlib.import_module("edgeport.devices").__path__)))
+    return {p.stem: p for p in sorted(folder.glob("*.toml"))}
+
+
+def _unknown_model(model: str) -> str:
+    known = model_names()
+    if Path(model).suffix == ".py":
+        return f"{model!r} names a file but no factory in it; write {model}:FACTORY"
+    forms = "or path/to/file.py:factory, package.module:attribute"
+    return f"unknown model {model!r}; the catalogue has {', '.join(known)}, {forms}{nearest(model, known)}"
+
+
+def _user_module(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        try:
+            with user_code(f"importing {place} raised"), _importable(Path.cwd()):
+                return importlib.import_module(place)
+        except ExportError as e:
+            if isinstance(e.__cause__, ModuleNotFoundError) and (e.__cause__.name or "") in (place, place.split(".")[0]):
+                raise UsageError(f"there is no module {place!r} here; give package.module:attribute") from e
+            raise
+    path = Path(place)
+    if not path.is_file():
+        raise UsageError(f"there is no file {place}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    with user_code(f"importing {place} raised"), _importable(path.resolve().parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The folder first on sys.path, so that a user's file can import its neighbours as it does when he runs it."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _attribute(module: ModuleType, attribute: str, model: str) -> Any:
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [n for n in vars(found) if not n.startswith("_") and callable(getattr(found, n))]
+            raise UsageError(f"{model}: there is no {attribute!r}{nearest(part, public)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UsageError(f"{model}: {attribute!r} is a {type(found).__name__}; it must be a factory or a network")
+    return found
+
+
+def _declared_shapes(module: ModuleType) -> tuple[tuple[int, ...], ...] | None:
+    if hasattr(module, "INPUT_SHAPES"):
+        return tuple(tuple(shape) for shape in module.INPUT_SHAPES)
+    if hasattr(module, "INPUT_SHAPE"):
+        return ((1, *module.INPUT_SHAPE),)
+    return None
+
+
+def _parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {n: p for n, p in inspect.signature(call).parameters.items() if p.kind in kinds}
+
+
+def _annotation(call: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    target = call.__init__ if inspect.isclass(call) else call  # type: ignore[misc]
+    hints = typing.get_type_hints(target)
+    if parameter.name in hints:
+        return hints[parameter.name]
+    if parameter.default not in (inspect.Parameter.empty, None):
+        return type(parameter.default)
+    return Any
+
+
+def _convert(text: str, annotation: Any, assignment: str) -> Any:
+    """A string as the annotation wants it; where there is none, the JSON value that it spells, or the string."""
+    try:
+        if annotation is Any:
+            return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    try:
+        return msgspec.convert(text, annotation, strict=False)
+    except msgspec.ValidationError:
+        with contextlib.suppress(msgspec.MsgspecError):
+            return msgspec.convert(msgspec.json.decode(text), annotation)
+        wanted = getattr(annotation, "__name__", str(annotation))
+        raise UsageError(f"--set {assignment}: {text!r} is not a {wanted}") from None

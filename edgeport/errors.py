@@ -1,0 +1,36 @@
+"""Every error that edgeport raises on purpose. Its text says what was asked, what was found and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_USAGE, EXIT_FAILURE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED = 2, 3, 4, 130
+
+
+class EdgeportError(Exception):
+    """Base of all; exit_code is what the command line exits with."""
+
+    exit_code = EXIT_FAILURE
+
+
+class UsageError(EdgeportError):
+    """A wrong flag, an unknown model or device: nothing was started."""
+
+    exit_code = EXIT_USAGE
+
+
+class ExportError(EdgeportError):
+    """A network that cannot be captured, converted or verified."""
+
+
+class DeviceError(EdgeportError):
+    """A device, a runtime on it, or the agent failed."""
+
+
+class ModelFileError(EdgeportError):
+    """A file that is not the model that its name promises, or is damaged."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean X or Y?' for a misspelt word, else '' ."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

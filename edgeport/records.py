@@ -1,0 +1,159 @@
+"""Every record that edgeport keeps or prints: what was measured and under which circumstances. Nothing is derived here.
+
+Schema history of the JSON forms:
+    1  first version
+"""
+
+from typing import Any
+
+import msgspec
+
+SCHEMA = 1
+
+
+class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From a photo to a network's input: resize the shorter side, crop the centre, order the colours, then
+    (value * scale - mean) / std for each colour. The defaults are those of torchvision's ImageNet weights.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    colors: str = "RGB"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class Quantization(msgspec.Struct, frozen=True):
+    """real = (stored - zero_point) * scale."""
+
+    scale: float
+    zero_point: int
+
+
+class TensorInfo(msgspec.Struct, frozen=True):
+    """An input or output of an artifact. layout: NCHW, NHWC, or None where the axes have no such meaning."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str | None = None
+    quantization: Quantization | None = None
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """An artifact's outputs against PyTorch's on the same samples, over all outputs.
+
+    max_relative_error: largest absolute difference over the largest absolute value of PyTorch's output.
+    sqnr_db: 10 log10(sum of squares of PyTorch's outputs / sum of squares of the differences); None if equal.
+    top1_agreement: share of samples in which the largest entry of the first output is the same one.
+    """
+
+    samples: int
+    max_absolute_error: float
+    max_relative_error: float
+    sqnr_db: float | None
+    top1_agreement: float
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """One file of an export."""
+
+    file: str
+    format: str
+    precision: str
+    sha256: str
+    size_bytes: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    verification: Verification
+    opset: int | None = None
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """The samples that int8 ranges and verification come from."""
+
+    source: str
+    samples: int
+    sha256: str
+
+
+class Model(msgspec.Struct, frozen=True):
+    """What was exported. weights: the file's name, or None for the random weights of a fixed seed."""
+
+    name: str
+    source: str
+    arguments: dict[str, Any]
+    parameters: int
+    weights: str | None
+    weights_sha256: str
+    paper: str | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """manifest.json of an export folder."""
+
+    schema: int
+    model: Model
+    target: str
+    calibration: Calibration
+    versions: dict[str, str]
+    artifacts: tuple[Artifact, ...]
+    preprocessing: Preprocessing | None = None
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """One fresh process of the agent that timed plain runs. Times in ns, snapshots as the agent read them."""
+
+    init_ns: int
+    first_ns: int
+    samples_ns: tuple[int, ...]
+    peak_bytes: int | None
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class OpTime(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator that the runtime ran. us: mean over the profiled runs.
+
+    op: the runtime's own kind. class_: a class of the breakdown. module: the path of the PyTorch module or layer that it
+    came from, "" for the network itself, None where it cannot be told. madds: multiply-adds that it computes.
+    """
+
+    name: str
+    op: str
+    class_: str = msgspec.field(name="class")
+    module: str | None
+    shape: tuple[int, ...]
+    us: float
+    madds: int
+    bytes: int
+
+
+class OpProfile(msgspec.Struct, frozen=True):
+    """One process that ran with the runtime's profiler on. invoke_us: whole runs by that profiler, one a run."""
+
+    invoke_us: tuple[int, ...]
+    ops: tuple[OpTime, ...]
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One artifact measured with one runtime on one device."""
+
+    model: str
+    file: str
+    sha256: str
+    size_bytes: int
+    device: str
+    runtime: str
+    runtime_version: str
+    precision: str
+    num_threads: int
+    cores: tuple[int, ...]
+    warmup_runs: int
+    inputs: tuple[TensorInfo, ...]
+    facts: dict[str, Any]
+    launches: tuple[Launch, ...]
+    profile: OpProfile | None = None

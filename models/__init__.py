@@ -1,0 +1,1 @@
+"""The networks that edgeport knows: one file each, found by its name."""

@@ -1,0 +1,99 @@
+"""ShuffleNetV2 (Ma et al., ECCV 2018, arXiv 1807.11164), Table 5, in torchvision's structure.
+
+Both branches of a unit that opens a stage end in half of the stage's channels, so that torchvision's published weights
+load; the official code instead keeps the input channels on the shortcut branch, and its weights are not interchangeable.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from edgeport.records import Preprocessing
+
+PAPER = "ShuffleNetV2, arXiv 1807.11164"
+INPUT_SHAPE = (3, 224, 224)
+PREPROCESSING = Preprocessing()
+
+UNITS = (4, 8, 4)
+STEM_CHANNELS = 24
+# Table 5: output channels of stages 2, 3 and 4, and of Conv5.
+CHANNELS = {
+    0.5: (48, 96, 192, 1024),
+    1.0: (116, 232, 464, 1024),
+    1.5: (176, 352, 704, 1024),
+    2.0: (244, 488, 976, 2048),
+}
+
+
+def conv1x1(inp: int, out: int) -> list[nn.Module]:
+    return [nn.Conv2d(inp, out, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+
+
+def depthwise3x3(channels: int, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
+    return [conv, nn.BatchNorm2d(channels)]
+
+
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Interleaves the channels of `groups` equal groups. x: (N, C, H, W), C divisible by groups."""
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+class InvertedResidual(nn.Module):
+    """The unit of Fig. 3: (c) for stride 1, where half of the channels pass untouched; (d) for stride 2."""
+
+    def __init__(self, inp: int, out: int, stride: int) -> None:
+        super().__init__()
+        branch = out // 2
+        self.stride = stride
+        self.branch1 = nn.Sequential()
+        if stride == 2:
+            self.branch1 = nn.Sequential(*depthwise3x3(inp, stride), *conv1x1(inp, branch))
+        self.branch2 = nn.Sequential(
+            *conv1x1(inp if stride == 2 else branch, branch),
+            *depthwise3x3(branch, stride),
+            *conv1x1(branch, branch),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride == 1:
+            passed, processed = x.chunk(2, dim=1)
+            x = torch.cat((passed, self.branch2(processed)), dim=1)
+        else:
+            x = torch.cat((self.branch1(x), self.branch2(x)), dim=1)
+        return channel_shuffle(x, 2)
+
+
+class ShuffleNetV2(nn.Module):
+    """Input (N, 3, H, W), H and W at least 32; output (N, num_classes) logits."""
+
+    def __init__(self, width: float, num_classes: int) -> None:
+        super().__init__()
+        *stages, last = CHANNELS[width]
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(STEM_CHANNELS),
+            nn.ReLU(inplace=True),
+        )
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        inp = STEM_CHANNELS
+        for i, (out, units) in enumerate(zip(stages, UNITS, strict=True)):
+            blocks = [InvertedResidual(inp, out, stride=2)]
+            blocks += [InvertedResidual(out, out, stride=1) for _ in range(units - 1)]
+            setattr(self, f"stage{i + 2}", nn.Sequential(*blocks))
+            inp = out
+        self.conv5 = nn.Sequential(*conv1x1(inp, last))
+        self.fc = nn.Linear(last, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.conv1(x))
+        x = self.stage4(self.stage3(self.stage2(x)))
+        x = self.conv5(x).mean((2, 3))
+        return self.fc(x)  # type: ignore[no-any-return]
+
+
+def build(width: float = 1.0, num_classes: int = 1000) -> nn.Module:
+    """width: 0.5, 1.0, 1.5 or 2.0, the columns of Table 5."""
+    if width not in CHANNELS:
+        raise ValueError(f"width is {width}; the paper has {', '.join(map(str, CHANNELS))}")
+    return ShuffleNetV2(width, num_classes)
