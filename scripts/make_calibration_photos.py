@@ -1,7 +1,7 @@
 """Remake the photos that edgeport calibrates with when the user brings none.
 
 The photos ship inside the package, so they must be small and free of rights. scikit-image's wheel holds a few
-colour photos which it states to be CC0 or in the public domain; this takes those, and no others, makes their
+colour photos which it states to be CC0 or in the public domain; this takes those and no others, makes their
 shorter side 256 pixels and writes them as JPEG, with a LICENSES.md beside them.
 
 Usage:
@@ -22,9 +22,9 @@ from PIL import Image
 SHORT_SIDE = 256
 QUALITY = 88
 DESTINATION = Path(__file__).resolve().parents[1] / "edgeport" / "data" / "photos"
-# (file in skimage/data, what it shows, author and source, licence), in the words of skimage/data/_fetchers.py.
-# Left out: motorcycle (no licence stated), ihc ("no known copyright restrictions" only, a microscope slide),
-# and the textures, which are grey.
+# (file in skimage/data, what it shows, author and source, licence), by skimage/data/_fetchers.py. Left out:
+# motorcycle (no licence stated), ihc (a microscope slide, and only "no known copyright restrictions") and the
+# textures, which are grey.
 PHOTOS = (
     (
         "astronaut.png",

@@ -28,8 +28,8 @@ ELEMENT_TYPES = {
     16: "uint32",
     17: "uint16",
 }
-# LiteRtProfilerEventSource type values as seen in its events: what a host needs to tell apart.
-INVOKE, RUNTIME_OP, DELEGATE_OP = 1, 2, 8
+# Event types of tflite::Profiler: the whole run and bookkeeping, an op that LiteRT ran itself, one that a delegate ran.
+DEFAULT, RUNTIME_OP, DELEGATE_OP = 1, 2, 8
 DESTRUCTOR = C.CFUNCTYPE(None, P)
 
 
@@ -119,12 +119,11 @@ class Session:
             self._call("LiteRtStopProfiler", [P], self._profiler)
             for position, event in enumerate(self._events()):
                 name = event.tag.decode(errors="replace")
-                key = (position, name, event.type, event.meta1)
-                kind = {INVOKE: "invoke", RUNTIME_OP: "runtime", DELEGATE_OP: "delegate"}.get(event.type)
-                if kind is None:
-                    continue
-                row = rows.setdefault(key, {"name": name, "source": kind, "index": event.meta1, "us": []})
-                row["us"].append(event.elapsed_us)
+                source = _source(event.type, name)
+                if source:
+                    blank = {"name": name, "source": source, "index": event.meta1, "us": []}
+                    row = rows.setdefault((position, name, source, event.meta1), blank)
+                    row["us"].append(event.elapsed_us)
         return list(rows.values())
 
     def _events(self) -> Any:
@@ -214,3 +213,10 @@ class Session:
         ins, outs = self._ins, self._outs
         self._run = lambda: function(self._compiled, 0, len(ins), ins, len(outs), outs)  # type: ignore[method-assign]
         return int(self._run())
+
+
+def _source(event_type: int, name: str) -> str:
+    """Who spent the time: "invoke" is the whole run, "" is bookkeeping around it."""
+    if event_type == DEFAULT:
+        return "invoke" if name == "Invoke" else ""
+    return {RUNTIME_OP: "runtime", DELEGATE_OP: "delegate"}.get(event_type, "")

@@ -1,0 +1,46 @@
+"""What an operator computes and moves: the only place where multiply-adds are counted.
+
+MAdds are multiply-accumulates, what the papers call FLOPs or MAdds: a convolution makes one for each output element and
+each tap of its kernel over its group's input channels (MobileNet, arXiv 1704.04861, section 3.1).
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+DTYPE_BYTES = {
+    "bool": 1,
+    "int4": 0.5,
+    "uint4": 0.5,
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "float16": 2,
+    "bfloat16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "float32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "float64": 8,
+}
+
+
+def convolution_madds(output: Sequence[int], taps: Sequence[int]) -> int:
+    """output: its shape; taps: what one output element sums over (kernel sizes and input channels of its group)."""
+    return prod(output) * prod(taps)
+
+
+def transposed_convolution_madds(inputs: Sequence[int], taps: Sequence[int]) -> int:
+    """Each input element is spread over the taps (kernel sizes and output channels of its group)."""
+    return prod(inputs) * prod(taps)
+
+
+def matmul_madds(output: Sequence[int], inner: int) -> int:
+    """inner: the length that the product sums over."""
+    return prod(output) * inner
+
+
+def tensor_bytes(shape: Sequence[int], dtype: str) -> int:
+    """0 where the type has no fixed size (strings)."""
+    return int(prod(shape) * DTYPE_BYTES.get(dtype, 0))

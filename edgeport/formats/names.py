@@ -1,0 +1,49 @@
+"""The path of the PyTorch module, or the layer, that an operator's name carries.
+
+edgeport names operators "/stage2.0.branch1.0/conv2d": a slash, the module's path, a slash, the operator. TorchScript's
+ONNX exporter writes "/layer1/layer1.0/conv1/Conv", litert-torch "net.Net/torch.nn.Sequential_layer1/net.Block_0/...;",
+TensorFlow's converter "model/block1/conv/Relu;model/block1/conv/Conv2D".
+"""
+
+import re
+
+LITERT_TORCH = re.compile(r"^(?:\w+\.)+[A-Za-z0-9]+_(?P<attribute>\w+)$")
+LITERT_TORCH_ROOT = re.compile(r"^(?:\w+\.)+[A-Za-z0-9_]+$")
+
+
+def operator_name(module: str, operator: str) -> str:
+    """The name that edgeport gives to an operator of the module at this path ("" for the network itself)."""
+    return f"/{module}/{operator}" if module else f"/{operator}"
+
+
+def module_of(name: str) -> str | None:
+    """The path in dotted form, "" for the network itself, None where the name carries none."""
+    parts = [part for part in name.split(";") if part.strip("0123456789")]
+    name = parts[-1] if parts else name  # a fused operator lists its parts last first
+    if "/" not in name:
+        return None
+    scopes = name.split("/")
+    if LITERT_TORCH_ROOT.match(scopes[0]):
+        return _litert_torch(scopes[1:])
+    if scopes[0] == "":
+        return _torch_scopes(scopes[1:-1])
+    return ".".join(scopes[:-1])
+
+
+def _torch_scopes(scopes: list[str]) -> str:
+    """A scope may repeat the path so far: layer1, layer1.0, conv1 is layer1.0.conv1."""
+    path = ""
+    for scope in scopes:
+        repeats = path and scope.startswith(f"{path.rpartition('.')[2]}.") or scope.startswith(f"{path}.")
+        if path and scope.startswith(f"{path}."):
+            path = scope
+        elif path and repeats:
+            path = f"{path.rpartition('.')[0]}.{scope}".strip(".")
+        else:
+            path = f"{path}.{scope}".strip(".")
+    return path
+
+
+def _litert_torch(scopes: list[str]) -> str:
+    matches = [LITERT_TORCH.match(scope) for scope in scopes]
+    return ".".join(m["attribute"] for m in matches if m)

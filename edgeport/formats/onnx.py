@@ -1,0 +1,180 @@
+"""Reads .onnx files with the onnx package."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper, shape_inference
+
+from edgeport.cost import convolution_madds, matmul_madds, transposed_convolution_madds
+from edgeport.errors import ModelFileError
+from edgeport.formats.graph import Graph, Node, Tensor
+from edgeport.formats.names import module_of
+from edgeport.records import Quantization, TensorInfo
+
+CHANNEL_AXIS = 1
+SCOPES = "pkg.torch.onnx.name_scopes"
+# Input that holds the weights, by kind: those of quantised operators follow their scales (ONNX Runtime's contrib ops).
+WEIGHTS = {"QLinearConv": 3, "QGemm": 3, "QLinearMatMul": 3}
+CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv")
+PRODUCTS = ("Gemm", "MatMul", "FusedGemm", "FusedMatMul", "QGemm", "QLinearMatMul", "MatMulInteger")
+DTYPES = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.DOUBLE: "float64",
+    onnx.TensorProto.FLOAT16: "float16",
+}
+
+
+def read(path: Path, input_shapes: dict[str, Sequence[int]] | None = None) -> Graph:
+    """The main graph, its shapes inferred from the inputs' (which may be set here by name).
+
+    Raises ModelFileError for a file that is no ONNX model or is damaged.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError, ValueError) as e:
+        raise ModelFileError(f"{path} is not an ONNX model, or is damaged ({e})") from e
+    if not model.graph.node:
+        raise ModelFileError(f"{path} is not an ONNX model: it holds no operators")
+    for value in model.graph.input:
+        if value.name in (input_shapes or {}):
+            _set_shape(value, (input_shapes or {})[value.name])
+    try:
+        model = shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # noqa: BLE001  an optional help: the checker of foreign domains raises what it likes
+        return _Reader(model).graph()
+    return _Reader(model).graph()
+
+
+class _Reader:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.constants = {t.name: t for t in model.graph.initializer}
+        self.constants |= {
+            n.output[0]: a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"
+        }
+        self.tensors = {name: _constant_tensor(t) for name, t in self.constants.items()}
+        for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+            if value.type.HasField("tensor_type") and value.name not in self.tensors:
+                self.tensors[value.name] = _value_tensor(value)
+
+    def graph(self) -> Graph:
+        graph = self.model.graph
+        nodes = [n for n in graph.node if n.op_type != "Constant"]
+        opsets = {o.domain: o.version for o in self.model.opset_import}
+        return Graph(
+            format="onnx",
+            inputs=tuple(self._info(v, graph.node, "input") for v in graph.input if v.name not in self.constants),
+            outputs=tuple(self._info(v, graph.node, "output") for v in graph.output),
+            tensors=self.tensors,
+            nodes=tuple(self._node(i, n) for i, n in enumerate(nodes)),
+            channel_axis=CHANNEL_AXIS,
+            opset=opsets.get("", opsets.get("ai.onnx")),
+        )
+
+    def _info(self, value: onnx.ValueInfoProto, nodes: Sequence[onnx.NodeProto], side: str) -> TensorInfo:
+        tensor = self.tensors.get(value.name) or Tensor(value.name, (), "not a tensor")
+        layout = "NCHW" if len(tensor.shape or ()) == 4 else None
+        quantization = None
+        if tensor.dtype in ("int8", "uint8"):
+            quantization = self._edge_quantization(value.name, nodes, side)
+        return TensorInfo(value.name, tensor.shape or (), tensor.dtype, layout, quantization)
+
+    def _edge_quantization(self, name: str, nodes: Sequence[onnx.NodeProto], side: str) -> Quantization | None:
+        """Of an integer input or output: that of the DequantizeLinear that reads it or the QuantizeLinear that makes it."""
+        kind = "DequantizeLinear" if side == "input" else "QuantizeLinear"
+        for node in nodes:
+            if node.op_type == kind and name in (node.input[0], node.output[0]):
+                scale, zero = (numpy_helper.to_array(self.constants[i]) for i in node.input[1:3])
+                return Quantization(float(scale), int(zero))
+        return None
+
+    def _node(self, index: int, node: onnx.NodeProto) -> Node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        name = node.name or (node.output[0] if node.output else "")
+        permutation = attributes.get("perm")
+        return Node(
+            index=index,
+            kind=node.op_type,
+            name=name,
+            inputs=tuple(i for i in node.input if i),
+            outputs=tuple(o for o in node.output if o),
+            module=_module(node, name),
+            madds=self._madds(node),
+            permutation=tuple(permutation) if permutation and node.op_type == "Transpose" else None,
+            axis=self._axis(node, attributes),
+            indices=self._indices(node) if node.op_type == "Gather" else None,
+        )
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        tensor = self.tensors.get(name)
+        shape = tensor.shape if tensor else None
+        return shape if shape is not None and min(shape, default=1) >= 0 else None
+
+    def _madds(self, node: onnx.NodeProto) -> int | None:
+        """Weight layouts as in ONNX: Conv O,I/group,kernel; ConvTranspose I,O/group,kernel; MatMul ...,K,N."""
+        kind = node.op_type
+        if kind not in (*CONVOLUTIONS, *PRODUCTS, "ConvTranspose"):
+            return 0
+        out, weights = self._shape(node.output[0]), self._shape(node.input[WEIGHTS.get(kind, 1)])
+        data = self._shape(node.input[0])
+        if kind == "ConvTranspose":
+            return transposed_convolution_madds(data, weights[1:]) if data and weights else None
+        if out is None or weights is None:
+            return None
+        if kind in CONVOLUTIONS:
+            return convolution_madds(out, weights[1:])
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        return matmul_madds(out, weights[-1] if transposed or len(weights) < 2 else weights[-2])
+
+    def _axis(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> int | None:
+        shape = self._shape(node.input[0]) if node.input else None
+        if node.op_type in ("Split", "Gather"):
+            axis = int(attributes.get("axis", 0))
+            return axis % len(shape) if shape else axis
+        if node.op_type != "Slice":
+            return None
+        axes = self._values(node.input[3]) if len(node.input) > 3 else None
+        return axes[0] % len(shape) if axes and len(axes) == 1 and shape else None
+
+    def _indices(self, node: onnx.NodeProto) -> tuple[int, ...] | None:
+        return self._values(node.input[1])
+
+    def _values(self, name: str) -> tuple[int, ...] | None:
+        constant = self.constants.get(name)
+        return tuple(int(v) for v in numpy_helper.to_array(constant).ravel()) if constant is not None else None
+
+
+def _module(node: onnx.NodeProto, name: str) -> str | None:
+    """From the scopes that torch.onnx writes beside a node, else from its name, else from what it makes."""
+    for entry in node.metadata_props:
+        if entry.key == SCOPES:
+            scopes = [part.strip(" '\"") for part in entry.value.strip("[]").split(",")]
+            return scopes[-2] if len(scopes) > 1 else ""
+    found = module_of(name)
+    return found if found is not None or not node.output else module_of(node.output[0])
+
+
+def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
+    dims = value.type.tensor_type.shape
+    dims.ClearField("dim")
+    for size in shape:
+        dims.dim.add().dim_value = size
+
+
+def _constant_tensor(t: onnx.TensorProto) -> Tensor:
+    return Tensor(t.name, tuple(t.dims), _dtype(t.data_type), constant=True)
+
+
+def _value_tensor(value: onnx.ValueInfoProto) -> Tensor:
+    kind = value.type.tensor_type
+    shape = None
+    if kind.HasField("shape"):
+        shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+    return Tensor(value.name, shape, _dtype(kind.elem_type))
+
+
+def _dtype(code: int) -> str:
+    return DTYPES.get(code) or str(onnx.TensorProto.DataType.Name(code)).lower()
