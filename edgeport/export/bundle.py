@@ -1,0 +1,369 @@
+"""From a network to a folder of verified files and its manifest."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch.utils import _pytree
+
+from edgeport import chatter, files, formats
+from edgeport.catalog import Factory
+from edgeport.errors import EdgeportError, ExportError, ModelFileError
+from edgeport.export import calibrate, capture, verify
+from edgeport.export.calibrate import Samples
+from edgeport.export.capture import Captured
+from edgeport.export.converters import Converter, ConverterFailure, Onnx, Tflite
+from edgeport.export.job import Job
+from edgeport.progress import Progress
+from edgeport.records import SCHEMA, Artifact, Manifest, Model, TensorInfo, Verification
+from edgeport.runner import Runner
+
+MANIFEST = "manifest.json"
+LOG = "export.log"
+FORMATS = ("onnx", "tflite")
+PRECISIONS = ("fp32", "int8")
+FP32_RELATIVE_ERROR = 1e-3
+DISTRIBUTIONS = (
+    *("edgeport", "torch", "onnx", "onnxscript", "onnxruntime"),
+    *("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "numpy"),
+)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What to export and how. name: of the files; target: whose kernels int8 is made for, x86 or arm."""
+
+    factory: Factory
+    name: str
+    arguments: dict[str, Any] = {}
+    weights: Path | None = None
+    input_shapes: tuple[str, ...] = ()
+    formats: tuple[str, ...] = FORMATS
+    precisions: tuple[str, ...] = PRECISIONS
+    target: str = "x86"
+    int8_io: bool = False
+    calibration_data: Path | None = None
+    min_sqnr_db: float = 10.0
+
+
+def export(request: Request, folder: Path, runner: Runner, progress: Progress) -> Manifest:
+    """Exports into the folder. What verified is written even where something else failed.
+
+    Raises ExportError that names each file that was not written, and why.
+    """
+    with _session(request, folder, progress) as session:
+        session.warm_up()
+        session.prepare()
+        return session.convert(runner)
+
+
+def export_cached(request: Request, runner: Runner, progress: Progress) -> Path:
+    """The folder of an export with the same network, weights, samples, options and versions: made only once."""
+    cache = files.cache_folder("exports")
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as temporary:
+        made = Path(temporary) / "export"
+        with _session(request, made, progress) as session:
+            session.prepare()
+            folder = cache / session.identity()
+            if (folder / MANIFEST).is_file():
+                return folder
+            session.convert(runner)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.replace(folder)
+        return folder
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises ModelFileError where there is none, or it is of another version."""
+    path = folder / MANIFEST
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except OSError as e:
+        raise ModelFileError(f"{folder} is no export: it has no {MANIFEST}; make one with edgeport export") from e
+    except msgspec.MsgspecError as e:
+        raise ModelFileError(f"{path} is damaged or of another version ({e}); export again") from e
+    if manifest.schema != SCHEMA:
+        raise ModelFileError(f"{path} has schema {manifest.schema}, this edgeport reads {SCHEMA}; export again")
+    return manifest
+
+
+@contextlib.contextmanager
+def _session(request: Request, folder: Path, progress: Progress) -> Iterator["_Session"]:
+    files.writable_folder(folder)
+    log = folder / LOG
+    log.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".converting-") as work:
+        session = _Session(request, folder, Path(work), log, progress)
+        try:
+            with chatter.kept_in(log):
+                yield session
+        finally:
+            for converter in session.converters:
+                converter.stop()
+
+
+class _Session:
+    """One export. Files appear in the folder only at its end, all together."""
+
+    def __init__(self, request: Request, folder: Path, work: Path, log: Path, progress: Progress) -> None:
+        self.request, self.folder, self.work, self.log, self.progress = request, folder, work, log, progress
+        self.converters: list[Converter] = []
+        self.made: list[tuple[Path, Artifact]] = []
+        self.failures: list[str] = []
+        self._cancelled = False
+
+    def warm_up(self) -> None:
+        """Starts the slowest converter, whose imports take as long as capturing the network."""
+        if "tflite" in self.request.formats:
+            self.converters.append(Tflite(self.log))
+
+    def prepare(self) -> None:
+        """Captures the network and loads the samples."""
+        request, step = self.request, "capture"
+        self.progress.started(step)
+        network = capture.make_network(request.factory, request.arguments, request.weights)
+        inputs = capture.example_inputs(request.factory, request.input_shapes)
+        self.captured: Captured = capture.capture(network, inputs)
+        self.samples: Samples = calibrate.load(
+            request.calibration_data, _tensor_infos(self.captured), request.factory.preprocessing
+        )
+        self.progress.finished(step, f"{self.captured.parameters:,} parameters")
+        if request.weights is None and self.captured.parameters:
+            self.progress.warned("the weights are random; give --weights FILE for a network that has learnt something")
+        if self.samples.warning and "int8" in request.precisions:
+            self.progress.warned(self.samples.warning)
+
+    def identity(self) -> str:
+        """What the export's bytes depend on."""
+        request = self.request
+        parts = [
+            *(self.captured.identity(), self.samples.record().sha256, request.name, request.target, request.int8_io),
+            *(request.min_sqnr_db, request.formats, request.precisions, sorted(_versions().items()), SCHEMA),
+        ]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+    def convert(self, runner: Runner) -> Manifest:
+        """Runs the converters side by side, verifies each file as it comes, and writes the folder."""
+        if not self.converters:
+            self.warm_up()
+        program = capture.program(self.captured)
+        job = self._job(program)
+        if "onnx" in self.request.formats:
+            self.converters.append(Onnx(program))
+        self._reference_ready = threading.Event()
+        pool = ThreadPoolExecutor(len(self.converters))
+        futures = [pool.submit(self._collect, converter, job, runner) for converter in self.converters]
+        try:
+            self._reference = self._run_network()
+            self._reference_ready.set()
+            for future in futures:
+                future.result()
+        except BaseException:  # Ctrl-C above all: the threads end when what they wait for ends
+            self._cancelled = True
+            self._reference_ready.set()
+            for converter in self.converters:
+                converter.stop()
+            raise
+        finally:
+            pool.shutdown(wait=False)
+        return self._write()
+
+    def _job(self, program: torch.export.ExportedProgram) -> Job:
+        request = self.request
+        job = Job(
+            directory=str(self.work),
+            precisions=request.precisions,
+            target=request.target,
+            int8_io=request.int8_io,
+            input_names=self.captured.input_names,
+            output_names=self.captured.output_names,
+        )
+        try:
+            torch.export.save(program, job.graph)
+            np.savez(self.work / "samples.npz", **dict(zip(job.input_names, self.samples.arrays, strict=True)))  # type: ignore[arg-type]
+        except (OSError, RuntimeError) as e:
+            raise ExportError(f"cannot write the captured network to {self.folder}: {e}") from e
+        return job
+
+    def _collect(self, converter: Converter, job: Job, runner: Runner) -> None:
+        expected = [f"{converter.format} {precision}" for precision in self.request.precisions]
+        pending = list(job.precisions) if "fp32" in job.precisions else ["fp32", *job.precisions]
+        step = f"{converter.format} {pending[0]}"
+        try:
+            self.progress.started(step)
+            for precision, path in converter.convert(job):
+                step = f"{converter.format} {precision}"
+                if step in expected:
+                    self._accept(step, path, precision, runner)
+                pending.remove(precision)
+                if pending:
+                    step = f"{converter.format} {pending[0]}"
+                    self.progress.started(step)
+        except ConverterFailure as e:
+            self._fail(step, self._explained(e))
+        except EdgeportError as e:
+            self._fail(step, str(e))
+        except OSError as e:
+            self._fail(step, files.reason(e))
+
+    def _accept(self, step: str, path: Path, precision: str, runner: Runner) -> None:
+        """Verifies a converted file; notes it, or why it is not accepted."""
+        self.progress.advanced(step, "verifying")
+        outputs = verify.run_artifact(runner, path, self.samples.arrays)
+        self._reference_ready.wait()
+        if self._cancelled:
+            return
+        verification = verify.compare(self._reference, outputs)
+        bad = _objection(verification, precision, self.request.min_sqnr_db)
+        if bad:
+            self._fail(step, bad)
+            return
+        graph = formats.read(path)
+        artifact = Artifact(
+            file=f"{self.request.name}.{precision}{path.suffix}",
+            format=graph.format,
+            precision=precision,
+            sha256=files.sha256(path),
+            size_bytes=path.stat().st_size,
+            inputs=graph.inputs,
+            outputs=graph.outputs,
+            verification=verification,
+            opset=graph.opset,
+        )
+        self.made.append((path, artifact))
+        self.progress.finished(step, _figures(verification))
+
+    def _fail(self, step: str, text: str) -> None:
+        self.progress.failed(step)
+        self.failures.append(f"{step}: {text}")
+
+    def _explained(self, failure: ConverterFailure) -> str:
+        """The converter's own words, after the operator and the module that they are about."""
+        nodes = _nodes_named(self.captured, "\n".join(failure.causes))
+        text = str(failure).strip().partition("\n")[0]
+        if not nodes:
+            return f"the converter failed: {text} (its log: {self.log})"
+        where = sorted({capture.module_path(n) or "(the network itself)" for n in nodes})
+        operators = ", ".join(sorted({str(n.target) for n in nodes}))
+        return f"operator {operators} in module {', '.join(where)} cannot be converted: {text} (its log: {self.log})"
+
+    def _run_network(self) -> verify.Outputs:
+        """PyTorch's outputs for the samples, float64, one array (samples, ...) an output."""
+        rows = []
+        with torch.no_grad():
+            for sample in zip(*self.samples.arrays, strict=True):
+                made = self.captured.network(*(torch.from_numpy(a) for a in sample))
+                rows.append([t.to(torch.float64).numpy() for t in _pytree.tree_leaves(made)])
+        return [np.stack(output) for output in zip(*rows, strict=True)]
+
+    def _write(self) -> Manifest:
+        order = {(f, p): i for i, (f, p) in enumerate((f, p) for f in FORMATS for p in PRECISIONS)}
+        self.made.sort(key=lambda m: order[m[1].format, m[1].precision])
+        manifest = self._manifest()
+        for path, artifact in self.made:
+            path.replace(self.folder / artifact.file)
+        if manifest.artifacts:
+            files.write_text(self.folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)).decode() + "\n")
+        if self.failures:
+            written = ", ".join(a.file for _, a in self.made) or "nothing"
+            raise ExportError("\n".join([*sorted(self.failures), f"written to {self.folder}: {written}"]))
+        return manifest
+
+    def _manifest(self) -> Manifest:
+        request, captured = self.request, self.captured
+        model = Model(
+            name=request.name,
+            source=request.factory.source,
+            arguments=request.arguments,
+            parameters=captured.parameters,
+            weights=request.weights.name if request.weights else None,
+            weights_sha256=captured.weights_sha256,
+            paper=request.factory.paper,
+        )
+        fresh = Manifest(
+            schema=SCHEMA,
+            model=model,
+            target=request.target,
+            calibration=self.samples.record(),
+            versions=_versions(),
+            artifacts=tuple(artifact for _, artifact in self.made),
+            preprocessing=request.factory.preprocessing,
+        )
+        return msgspec.structs.replace(fresh, artifacts=(*fresh.artifacts, *_still_valid(self.folder, fresh)))
+
+
+def _still_valid(folder: Path, fresh: Manifest) -> Iterator[Artifact]:
+    """Files of an earlier export of the very same network into this folder, which this one did not make anew."""
+    try:
+        earlier = read_manifest(folder)
+    except ModelFileError:
+        return
+    same = msgspec.structs.replace(earlier, artifacts=fresh.artifacts) == fresh
+    made = {a.file for a in fresh.artifacts}
+    for artifact in earlier.artifacts if same else ():
+        path = folder / artifact.file
+        if artifact.file not in made and path.is_file() and files.sha256(path) == artifact.sha256:
+            yield artifact
+
+
+def _tensor_infos(captured: Captured) -> list[TensorInfo]:
+    pairs = zip(captured.input_names, captured.inputs, strict=True)
+    return [TensorInfo(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in pairs]
+
+
+def _objection(verification: Verification, precision: str, min_sqnr_db: float) -> str | None:
+    sqnr, error = verification.sqnr_db, verification.max_relative_error
+    if not np.isfinite(error):
+        return "its outputs are not finite where PyTorch's are"
+    if precision == "fp32" and error > FP32_RELATIVE_ERROR:
+        return f"its outputs differ from PyTorch's by {error:.1e} of their largest, more than {FP32_RELATIVE_ERROR:.0e}"
+    if precision == "int8" and sqnr is not None and sqnr < min_sqnr_db:
+        return (
+            f"int8 loses too much: signal-to-noise ratio {sqnr:.1f} dB, below {min_sqnr_db:g} dB; give "
+            "--calibration-data that is like what the network will see, or lower --min-sqnr-db"
+        )
+    return None
+
+
+def _figures(verification: Verification) -> str:
+    sqnr = "equal" if verification.sqnr_db is None else f"SQNR {verification.sqnr_db:.1f} dB"
+    error = f"max error {verification.max_absolute_error:.2g} ({verification.max_relative_error:.1e} relative)"
+    return f"{error}, {sqnr}, top-1 {verification.top1_agreement:.0%} of {verification.samples}"
+
+
+def _nodes_named(captured: Captured, text: str) -> Sequence[torch.fx.Node]:
+    """Operators of the network whose names stand in a converter's error; of its decomposed form if none does."""
+    found = _mentioned(captured.graph.graph, text)
+    if not found:
+        with contextlib.suppress(Exception):  # an explanation only; the converter's text is shown in any case
+            program = torch.export.export(captured.graph, captured.inputs).run_decompositions()
+            found = _mentioned(program.graph, text)
+    return found
+
+
+def _mentioned(graph: torch.fx.Graph, text: str) -> list[torch.fx.Node]:
+    text = text.replace("::", ".")
+    found = []
+    for node in graph.nodes:
+        name = str(node.target).rpartition(".")[0] if node.op == "call_function" else ""
+        if name.count(".") >= 1 and re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text):
+            found.append(node)
+    return found
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

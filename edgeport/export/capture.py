@@ -1,0 +1,220 @@
+"""Makes the network, loads its weights, and captures it once as a graph that all converters share."""
+
+import hashlib
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.fx.graph import CodeGen
+
+from edgeport import catalog, graph
+from edgeport.catalog import Factory
+from edgeport.errors import ExportError, UsageError
+
+SEED = 0
+
+
+class Captured(msgspec.Struct, frozen=True):
+    """network: as the user wrote it, in evaluation mode. graph: flat tensors in, a tuple of tensors out.
+
+    inputs: example tensors (batch of the shape asked for); names are the forward arguments'.
+    """
+
+    network: nn.Module
+    graph: torch.fx.GraphModule
+    inputs: tuple[Tensor, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    parameters: int
+    weights_sha256: str
+
+    def identity(self) -> str:
+        """A hash of the graph and everything in it: two captures with the same one convert to the same files."""
+        digest = hashlib.sha256(self.graph.code.encode())
+        for name, tensor in sorted(self.graph.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(_bytes(tensor))
+        for name, tensor in zip(self.input_names, self.inputs, strict=True):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        return digest.hexdigest()
+
+
+def make_network(factory: Factory, arguments: dict[str, Any], weights: Path | None) -> nn.Module:
+    """In evaluation mode. Without a file of weights they are random, of a fixed seed."""
+    torch.manual_seed(SEED)
+    network = factory.call if isinstance(factory.call, nn.Module) else catalog.build(factory, arguments)
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"{factory.source} returned a {type(network).__name__}, not a torch.nn.Module")
+    if weights:
+        load_weights(network, weights)
+    return network.eval()
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Loads a state dict, raw or under "state_dict", its keys with or without "module.".
+
+    The file is data: nothing in it is executed. Raises UsageError for a missing file and ExportError, with the names,
+    where keys or shapes do not fit.
+    """
+    if not path.is_file():
+        raise UsageError(f"--weights {path}: there is no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # the unpickler raises many kinds, none of them documented
+        why = "it is damaged, no PyTorch checkpoint, or holds objects other than tensors"
+        raise ExportError(
+            f"--weights {path} cannot be read as data alone ({type(e).__name__}): {why}; save it with "
+            "torch.save(network.state_dict(), FILE)"
+        ) from e
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ExportError(f"--weights {path} holds a {type(state).__name__}, not a state dict of tensors")
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    _check_keys(network.state_dict(), state, path)
+    network.load_state_dict(state)
+
+
+def capture(network: nn.Module, inputs: Sequence[Tensor]) -> Captured:
+    """Raises ExportError that names the module in which torch.export, or the network itself, failed."""
+    inputs = tuple(inputs)
+    try:
+        program = torch.export.export(network, inputs)
+    except Exception as e:  # a network's forward raises anything, and torch.export adds its own
+        raise ExportError(_capture_failure(network, e)) from e
+    gm = program.module(check_guards=False)
+    output_names = _output_names(program)
+    _flatten(gm)
+    graph.run_passes(gm, graph.FORMATS)
+    return Captured(
+        network=network,
+        graph=gm,
+        inputs=inputs,
+        input_names=tuple(n.name for n in gm.graph.nodes if n.op == "placeholder"),
+        output_names=output_names,
+        parameters=sum(p.numel() for p in network.parameters()),
+        weights_sha256=_state_hash(network),
+    )
+
+
+def program(captured: Captured) -> torch.export.ExportedProgram:
+    """The graph as the converters take it."""
+    return torch.export.export(captured.graph, captured.inputs)
+
+
+def module_path(node: torch.fx.Node) -> str:
+    """The path of the module that a graph's node belongs to, "" for the network itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = str(list(stack.values())[-1][0]) if stack else ""
+    return re.sub(r"@\d+$", "", path)  # torch.export counts calls of one module: conv@1
+
+
+def example_inputs(factory: Factory, asked: Sequence[str]) -> tuple[Tensor, ...]:
+    """Random tensors of the shapes asked for ("1,3,224,224", or "1,16:int64"), else of those declared."""
+    if asked:
+        parsed = [_parse_shape(text) for text in asked]
+    elif factory.input_shapes:
+        parsed = [(shape, torch.float32) for shape in factory.input_shapes]
+    else:
+        raise UsageError(f"the input shape of {factory.source} is unknown; give --input-shape 1,3,224,224, once an input")
+    generator = torch.Generator().manual_seed(SEED)
+    return tuple(_random(shape, dtype, generator) for shape, dtype in parsed)
+
+
+def _random(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=generator, dtype=dtype)
+    return torch.zeros(shape, dtype=dtype)
+
+
+def _parse_shape(text: str) -> tuple[tuple[int, ...], torch.dtype]:
+    sizes, _, name = text.partition(":")
+    dtype = getattr(torch, name or "float32", None)
+    try:
+        shape = tuple(int(size) for size in sizes.split(",") if size.strip())
+    except ValueError:
+        shape = (0,)
+    if not isinstance(dtype, torch.dtype) or any(size < 1 for size in shape):
+        raise UsageError(f"--input-shape {text}: write sizes of at least 1, and a type if not float32: 1,16:int64")
+    return shape, dtype
+
+
+def _check_keys(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+    missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in found if k not in wanted]
+    misshapen = [
+        f"{k} ({tuple(found[k].shape)} in the file, {tuple(wanted[k].shape)} in the network)"
+        for k in wanted
+        if k in found and wanted[k].shape != found[k].shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    said = [f"{len(keys)} {what}: {_some(keys)}" for what, keys in problems.items() if keys]
+    if said:
+        raise ExportError(f"--weights {path} does not fit this network; {'; '.join(said)}")
+    for key in wanted:
+        found.setdefault(key, wanted[key])
+
+
+def _some(keys: list[str], most: int = 5) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _capture_failure(network: nn.Module, error: Exception) -> str:
+    text = str(error).strip().partition("\n\n")[0]
+    where = _failing_module(network, error)
+    return f"the network cannot be captured{where}: {type(error).__name__}: {text}"
+
+
+def _failing_module(network: nn.Module, error: Exception) -> str:
+    """Where it failed: the innermost module whose forward is on the traceback."""
+    paths = {id(module): path for path, module in network.named_modules()}
+    chain: BaseException | None = error
+    while chain is not None:
+        for frame in reversed(inspect.getinnerframes(chain.__traceback__) if chain.__traceback__ else []):
+            owner = frame.frame.f_locals.get("self")
+            if id(owner) in paths and "torch/nn/modules/module.py" not in frame.filename:
+                path = paths[id(owner)] or "(the network itself)"
+                return f", in module {path} ({type(owner).__name__}, {frame.filename}:{frame.lineno})"
+        chain = chain.__cause__ or chain.__context__
+    return ""
+
+
+def _output_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """Keys of a dict of outputs; output, or output_0 and so on, otherwise."""
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    if spec.type is dict and all(child.is_leaf() for child in spec.children()):
+        return tuple(str(key) for key in spec.context)
+    n = spec.num_leaves
+    return ("output",) if n == 1 else tuple(f"output_{i}" for i in range(n))
+
+
+def _flatten(gm: torch.fx.GraphModule) -> None:
+    """Flat tensors in and out: what every format has, whatever the network's own forward takes and returns."""
+    gm.graph.set_codegen(CodeGen())
+    output = gm.graph.output_node()
+    results = output.args[0]
+    flat = tuple(results) if isinstance(results, (tuple, list)) else (results,)
+    if not all(isinstance(r, torch.fx.Node) for r in flat):
+        raise ExportError("the network returns something that is no tensor; return tensors, or a tuple or dict of them")
+    output.args = (flat,)
+    for node in gm.graph.nodes:
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), (int, float, bool)):
+            raise ExportError(f"input {node.name!r} of the network is no tensor; bind it with --set or in the factory")
+    gm.recompile()
+
+
+def _state_hash(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode() + _bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""

@@ -1,0 +1,116 @@
+"""Captured graph -> ONNX by torch.onnx; int8 by ONNX Runtime's quantizer."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from onnx import TensorProto
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxscript import optimizer
+
+from edgeport.export.job import Job
+from edgeport.formats.names import operator_name
+
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+# What ONNX Runtime's kernels want as activations: VNNI multiplies unsigned by signed bytes, sdot signed by signed.
+ACTIVATIONS = {"x86": QuantType.QUInt8, "arm": QuantType.QInt8}
+# Softmax and its kin lose too much in eight bits and are a sliver of the time.
+EDGE_KINDS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def convert(job: Job, program: torch.export.ExportedProgram) -> Iterator[tuple[str, Path]]:
+    """Writes fp32.onnx, and from it int8.onnx if asked for; yields (precision, path) after each."""
+    exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
+    assert exported is not None
+    optimizer.optimize_ir(exported.model)
+    model = ir.to_proto(_renamed(exported.model, job))
+    fp32 = job.folder / "fp32.onnx"
+    onnx.save(model, fp32)
+    yield "fp32", fp32
+    if "int8" in job.precisions:
+        int8 = job.folder / "int8.onnx"
+        _quantize(model, int8, job)
+        yield "int8", int8
+
+
+def _renamed(model: ir.Model, job: Job) -> ir.Model:
+    """Operators named by their module, inputs and outputs by the network's; source text and paths left out."""
+    taken: dict[str, int] = {}
+    for node in model.graph:
+        scopes = [s.strip(" '\"") for s in node.metadata_props.get(NAME_SCOPES, "").strip("[]").split(",")]
+        module = scopes[-2] if len(scopes) > 1 else ""
+        name = operator_name(module, node.op_type.lower())
+        taken[name] = taken.get(name, 0) + 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+        for i, value in enumerate(node.outputs):
+            value.name = node.name if i == 0 else f"{node.name}:{i}"
+        node.metadata_props.clear()
+    for value in (*model.graph.initializers.values(), *model.graph.inputs, *model.graph.outputs):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    for values, names in ((model.graph.inputs, job.input_names), (model.graph.outputs, job.output_names)):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
+    model.producer_version = None
+    return model
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, names: Sequence[str], arrays: Sequence[np.ndarray[Any, Any]]) -> None:
+        self._samples: Iterator[dict[str, Any]] = iter(
+            [dict(zip(names, sample, strict=True)) for sample in zip(*arrays, strict=True)]
+        )
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._samples, None)
+
+
+def _quantize(model: onnx.ModelProto, path: Path, job: Job) -> None:
+    """Static QDQ: weights int8 per channel, activations as the target's kernels want."""
+    logging.getLogger().setLevel(logging.ERROR)  # it advises a preprocessing that has already been done
+    quantize_static(
+        model,
+        path,
+        _Reader(job.input_names, job.samples()),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        activation_type=ACTIVATIONS[job.target],
+    )
+    quantized = onnx.load(path)
+    if job.int8_io:
+        _strip_edges(quantized)
+    quantized.graph.ClearField("metadata_props")
+    onnx.save(quantized, path)
+
+
+def _strip_edges(model: onnx.ModelProto) -> None:
+    """Makes integer inputs and outputs: takes away the operators that convert them from and to floats."""
+    graph = model.graph
+    types = {t.name: t.data_type for t in graph.initializer}
+    for value in graph.input:
+        for node in [n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] == value.name]:
+            _rename(graph, node.output[0], value.name)
+            value.type.tensor_type.elem_type = types[node.input[2]]
+            graph.node.remove(node)
+    for value in graph.output:
+        for node in [n for n in graph.node if n.op_type == "DequantizeLinear" and n.output[0] == value.name]:
+            quantized, code = node.input[0], types[node.input[2]]
+            graph.node.remove(node)
+            _rename(graph, quantized, value.name)
+            value.type.tensor_type.elem_type = code
+    assert all(v.type.tensor_type.elem_type != TensorProto.UNDEFINED for v in (*graph.input, *graph.output))
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                if name == old:
+                    names[i] = new

@@ -1,0 +1,44 @@
+"""Turns in-place operators into their functional forms where nobody can tell: relu_ into relu.
+
+An in-place operator overwrites its input, so the forms agree only when nothing reads that input (or a view of it) later.
+"""
+
+import torch
+from torch.fx import GraphModule, Node
+
+FORMATS = ("onnx", "tflite")
+ORDER = 20
+
+
+def run(gm: GraphModule) -> int:
+    """Returns how many operators it replaced."""
+    return sum(_replace(node) for node in list(gm.graph.nodes) if node.op == "call_function")
+
+
+def _replace(node: Node) -> int:
+    functional = _functional_form(node.target)
+    overwritten = node.args[0] if node.args else None
+    if functional is None or not isinstance(overwritten, Node):
+        return 0
+    if len(overwritten.users) != 1 or not _owns_its_memory(overwritten):
+        return 0
+    node.target = functional
+    return 1
+
+
+def _functional_form(target: object) -> torch._ops.OpOverload | None:
+    """aten.relu.default for aten.relu_.default, None for what is not in-place."""
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return None
+    name = target._schema.name.partition("::")[2]
+    if not name.endswith("_") or name.endswith("__"):
+        return None
+    packet = getattr(torch.ops.aten, name[:-1], None)
+    return getattr(packet, target._overloadname, None) if packet else None
+
+
+def _owns_its_memory(node: Node) -> bool:
+    """Whether what it returns is new memory: not an input, a parameter or a view of something that others may read."""
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    return all(result.alias_info is None for result in node.target._schema.returns)
