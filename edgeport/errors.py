@@ -34,3 +34,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """'; did you mean X or Y?' for a misspelt word, else '' ."""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def causes(error: BaseException) -> list[str]:
+    """The error and those behind it, the root last."""
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+    return [f"{type(e).__name__}: {e}" for e in chain]

@@ -69,6 +69,9 @@ class MobileNetV2(nn.Module):
         blocks.append(conv_bn_relu6(inp, last, 1))
         self.features = nn.Sequential(*blocks)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, num_classes))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # keeps the signal's size from layer to layer (He et al., 2015)
+                nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x).mean((2, 3))

@@ -84,6 +84,9 @@ class ShuffleNetV2(nn.Module):
             inp = out
         self.conv5 = nn.Sequential(*conv1x1(inp, last))
         self.fc = nn.Linear(last, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # keeps the signal's size from layer to layer (He et al., 2015)
+                nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.conv1(x))

@@ -6,7 +6,6 @@ import importlib.metadata
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,7 +61,6 @@ def export(request: Request, folder: Path, runner: Runner, progress: Progress) -
     Raises ExportError that names each file that was not written, and why.
     """
     with _session(request, folder, progress) as session:
-        session.warm_up()
         session.prepare()
         return session.convert(runner)
 
@@ -120,12 +118,6 @@ class _Session:
         self.converters: list[Converter] = []
         self.made: list[tuple[Path, Artifact]] = []
         self.failures: list[str] = []
-        self._cancelled = False
-
-    def warm_up(self) -> None:
-        """Starts the slowest converter, whose imports take as long as capturing the network."""
-        if "tflite" in self.request.formats:
-            self.converters.append(Tflite(self.log))
 
     def prepare(self) -> None:
         """Captures the network and loads the samples."""
@@ -154,31 +146,23 @@ class _Session:
 
     def convert(self, runner: Runner) -> Manifest:
         """Runs the converters side by side, verifies each file as it comes, and writes the folder."""
-        if not self.converters:
-            self.warm_up()
         program = capture.program(self.captured)
-        job = self._job(program)
+        job = self._job()
+        if "tflite" in self.request.formats:
+            self.converters.append(Tflite(program, self.captured.graph, self.log))
         if "onnx" in self.request.formats:
             self.converters.append(Onnx(program))
-        self._reference_ready = threading.Event()
+        self._reference = self._run_network()
         pool = ThreadPoolExecutor(len(self.converters))
         futures = [pool.submit(self._collect, converter, job, runner) for converter in self.converters]
         try:
-            self._reference = self._run_network()
-            self._reference_ready.set()
             for future in futures:
                 future.result()
-        except BaseException:  # Ctrl-C above all: the threads end when what they wait for ends
-            self._cancelled = True
-            self._reference_ready.set()
-            for converter in self.converters:
-                converter.stop()
-            raise
-        finally:
+        finally:  # after Ctrl-C the threads end when what they wait for ends, which _session sees to
             pool.shutdown(wait=False)
         return self._write()
 
-    def _job(self, program: torch.export.ExportedProgram) -> Job:
+    def _job(self) -> Job:
         request = self.request
         job = Job(
             directory=str(self.work),
@@ -189,10 +173,9 @@ class _Session:
             output_names=self.captured.output_names,
         )
         try:
-            torch.export.save(program, job.graph)
             np.savez(self.work / "samples.npz", **dict(zip(job.input_names, self.samples.arrays, strict=True)))  # type: ignore[arg-type]
-        except (OSError, RuntimeError) as e:
-            raise ExportError(f"cannot write the captured network to {self.folder}: {e}") from e
+        except OSError as e:
+            raise ExportError(f"cannot write to {self.folder}: {files.reason(e)}") from e
         return job
 
     def _collect(self, converter: Converter, job: Job, runner: Runner) -> None:
@@ -220,9 +203,6 @@ class _Session:
         """Verifies a converted file; notes it, or why it is not accepted."""
         self.progress.advanced(step, "verifying")
         outputs = verify.run_artifact(runner, path, self.samples.arrays)
-        self._reference_ready.wait()
-        if self._cancelled:
-            return
         verification = verify.compare(self._reference, outputs)
         bad = _objection(verification, precision, self.request.min_sqnr_db)
         if bad:

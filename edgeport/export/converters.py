@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 import torch
 
-from edgeport.errors import ExportError
+from edgeport.errors import ExportError, causes
 from edgeport.export.job import Job
 
 
@@ -30,11 +30,13 @@ class Converter(Protocol):
         """(precision, file) as each is written, fp32 first. Raises ConverterFailure."""
         ...
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Ends what it started, whatever that is doing."""
+        ...
 
 
 class Onnx:
-    """In this process, whose imports it shares."""
+    """torch.onnx and ONNX Runtime's quantizer, in this process."""
 
     format = "onnx"
 
@@ -54,50 +56,54 @@ class Onnx:
 
 
 class Tflite:
-    """In a process of its own: it imports its libraries, which takes seconds, while the network is being captured."""
+    """edgeport's own lowering, in this process, which takes a fraction of a second; litert-torch, which takes ten or
+    more, for what that does not know. litert-torch and the quantizer run in processes of their own.
+    """
 
     format = "tflite"
 
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgeport.export.worker", str(log)],
-            stdin=subprocess.PIPE,
+    def __init__(self, program: torch.export.ExportedProgram, graph: torch.fx.GraphModule, log: Path) -> None:
+        self._program, self._graph, self._log = program, graph, log
+        self._workers: list[subprocess.Popen[str]] = []
+
+    def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
+        if not self._lower(job):
+            torch.export.save(self._program, job.graph)
+            self._work("convert", job)
+        yield "fp32", job.folder / "fp32.tflite"
+        if "int8" in job.precisions:
+            self._work("quantize", job)
+            yield "int8", job.folder / "int8.tflite"
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+            worker.wait()
+
+    def _lower(self, job: Job) -> bool:
+        """Whether edgeport's own lowering knew every operator; the log says which one it did not."""
+        from edgeport.export.lowering import Lowering, UnsupportedError
+
+        try:
+            data = Lowering(self._graph).run(job.input_names, job.output_names)
+        except UnsupportedError as e:
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(f"converted by litert-torch, because edgeport's own lowering does not know {e}\n")
+            return False
+        (job.folder / "fp32.tflite").write_bytes(data)
+        return True
+
+    def _work(self, task: str, job: Job) -> None:
+        """Runs one task of edgeport.export.worker. Raises ConverterFailure."""
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "edgeport.export.worker", task, msgspec.json.encode(job).decode(), str(self._log)],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-
-    def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
-        assert self._process.stdin and self._process.stdout
-        try:
-            self._process.stdin.write(msgspec.json.encode(job).decode() + "\n")
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended: what it said, or its exit code, is read below
-        for line in self._process.stdout:
-            message = msgspec.json.decode(line)
-            if "errors" in message:
-                raise ConverterFailure(message["errors"])
-            yield message["done"], Path(message["path"])
-        code = self._process.wait()
-        if code:
-            raise ConverterFailure([f"its process ended with exit code {code}; the log is {self._log}"])
-
-    def stop(self) -> None:
-        """Ends the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream:
-                stream.close()
-
-
-def causes(error: BaseException) -> list[str]:
-    """The error and those behind it, the root last."""
-    chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in chain:
-        chain.append(following)
-        following = following.__cause__ or following.__context__
-    return [f"{type(e).__name__}: {e}" for e in chain]
+        self._workers.append(worker)
+        said, _ = worker.communicate()
+        if worker.returncode:
+            ended = f"its process ended with exit code {worker.returncode}; the log is {self._log}"
+            raise ConverterFailure(msgspec.json.decode(said) if said else [ended])

@@ -1,43 +1,29 @@
-"""Captured graph -> TFLite by litert-torch; int8 by ai-edge-quantizer."""
+"""graph.pt2 -> fp32.tflite by litert-torch, for networks whose operators edgeport's own lowering does not know."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import litert_torch
-import numpy as np
+import litert_torch as converter
 import torch
 from ai_edge_litert.tools import flatbuffer_utils
-from ai_edge_quantizer import qtyping, quantizer, recipe
-from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 from edgeport import graph
 from edgeport.export.job import Job
 from edgeport.formats.names import operator_name
 
-SIGNATURE = "serving_default"
-EVERYTHING = ".*"
 
-
-def convert(job: Job, program: torch.export.ExportedProgram) -> Iterator[tuple[str, Path]]:
-    """Writes fp32.tflite, and from it int8.tflite if asked for; yields (precision, path) after each."""
+def run(job: Job) -> None:
+    """Writes fp32.tflite from graph.pt2."""
+    torch.set_num_threads(1)
+    program = torch.export.load(job.graph)
     captured = program.module(check_guards=False)
     gm = torch.fx.GraphModule(captured, captured.graph)  # without its checks of the shapes that are about to change
     graph.run_passes(gm, ("tflite",))
     example = tuple(_channels_last(t) for t in program.example_inputs[0])
-    converted = litert_torch.convert(gm, example)
-    paths = _paths_by_scope(gm)
+    converted = converter.convert(gm, example)
     model = flatbuffer_utils.read_model_from_bytearray(converted.model_content())
-    _rename(model, paths, job)
-    data = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-    fp32 = job.folder / "fp32.tflite"
-    fp32.write_bytes(data)
-    yield "fp32", fp32
-    if "int8" in job.precisions:
-        int8 = job.folder / "int8.tflite"
-        int8.write_bytes(_quantize(data, job))
-        yield "int8", int8
+    _rename(model, _paths_by_scope(gm), job)
+    (job.folder / "fp32.tflite").write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
@@ -84,15 +70,3 @@ def _rename(model: Any, paths: dict[str, str], job: Job) -> None:
 def _name(tensor: Any, name: str, taken: dict[str, int]) -> None:
     taken[name] = taken.get(name, 0) + 1
     tensor.name = (name if taken[name] == 1 else f"{name}_{taken[name]}").encode()
-
-
-def _quantize(data: bytes, job: Job) -> bytes:
-    """Static: weights int8 per channel, activations int8; inputs and outputs as floats unless asked otherwise."""
-    quantize = quantizer.Quantizer(data, recipe.static_wi8_ai8())
-    if not job.int8_io:
-        for edge in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-            quantize.update_quantization_recipe(EVERYTHING, edge, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    arrays = [a.transpose(0, 1, 3, 4, 2) if a.ndim == 5 else a for a in job.samples()]
-    samples = [dict(zip(job.input_names, map(np.ascontiguousarray, s), strict=True)) for s in zip(*arrays, strict=True)]
-    ranges = quantize.calibrate({SIGNATURE: samples}, num_threads=1)
-    return bytes(quantize.quantize(ranges, enable_progress_report=False).quantized_model)

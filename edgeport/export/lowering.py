@@ -1,0 +1,611 @@
+"""Captured graph -> TFLite, operator by operator, for the operators of convolutional networks.
+
+Tensors of four dimensions are kept channels last throughout (layout.py), so no transpose is written that the network
+does not need, and every operator carries its module's path in its name. What is not known here is left to litert-torch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from ai_edge_litert.schema_py_generated import ActivationFunctionType as Activation
+from ai_edge_litert.schema_py_generated import Padding
+from numpy.typing import NDArray
+from torch.fx import GraphModule, Node
+
+from edgeport.export import layout
+from edgeport.export.capture import module_path
+from edgeport.export.flatbuffer import Builder
+from edgeport.export.layout import NHWC, Order
+from edgeport.formats.names import operator_name
+from edgeport.graph._state import get_state
+
+aten = torch.ops.aten
+DTYPES = {torch.float32: "float32", torch.int32: "int32", torch.int64: "int32", torch.bool: "bool"}
+
+
+class UnsupportedError(Exception):
+    """The graph holds something that is not known here; the text says what."""
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A PyTorch tensor as it is kept in the file: tensor number and order of its axes in memory."""
+
+    tensor: int
+    order: Order
+
+
+Result = Value | list[Value]
+Rule = Callable[["Lowering", Node], Result]
+RULES: dict[Any, Rule] = {}
+
+
+def lowers(*targets: Any) -> Callable[[Rule], Rule]:
+    def register(rule: Rule) -> Rule:
+        RULES.update(dict.fromkeys(targets, rule))
+        return rule
+
+    return register
+
+
+class Lowering:
+    """One conversion. Rules read the node's arguments and shapes here and add operators to the builder."""
+
+    def __init__(self, gm: GraphModule) -> None:
+        self.gm, self.builder = gm, Builder()
+        self.values: dict[Node, Result] = {}
+        self.makers: dict[int, Any] = {}  # tensor -> operator that makes it, while an activation may still be fused
+
+    def run(self, input_names: Sequence[str], output_names: Sequence[str]) -> bytes:
+        """The .tflite file. Raises UnsupportedError."""
+        inputs, names = {}, iter(input_names)
+        for node in self.gm.graph.nodes:
+            if node.op == "placeholder":
+                name = next(names)
+                self.values[node] = self._input(node, name)
+                inputs[name] = self.value(node).tensor
+            elif node.op == "call_function":
+                if node.target not in RULES:
+                    raise UnsupportedError(f"{node.target} in {module_path(node) or 'the network itself'}")
+                self.values[node] = RULES[node.target](self, node)
+        results = self.gm.graph.output_node().args[0]
+        assert isinstance(results, (tuple, list))
+        outputs = {}
+        for name, node in zip(output_names, results, strict=True):
+            value = self.ordered(node, layout.channels_last(len(shape_of(node))))
+            tensor = value.tensor
+            if tensor in inputs.values() or tensor in outputs.values():
+                tensor = self.emit(node, "RESHAPE", [tensor], shape_of(node), value.order, None).tensor
+            outputs[name] = tensor
+        return self.builder.finish(inputs, outputs)
+
+    def _input(self, node: Node, name: str) -> Value:
+        order = layout.channels_last(len(shape_of(node)))
+        tensor = self.builder.tensor(name, layout.in_memory(shape_of(node), order), dtype_of(node))
+        self.builder._names.clear()  # the final name is given at the end, once
+        return Value(tensor, order)
+
+    def value(self, node: Any) -> Value:
+        """What a node has become; a parameter becomes a constant in PyTorch's order."""
+        if not isinstance(node, Node):
+            raise UnsupportedError(f"the constant {node!r} as a tensor")
+        if node.op == "get_attr":
+            state = get_state(self.gm, node)
+            if state is None:
+                raise UnsupportedError(f"the constant {node.target}")
+            return Value(self.constant(as_array(state), str(node.target)), layout.identity(state.dim()))
+        found = self.values[node]
+        if isinstance(found, list):
+            raise UnsupportedError(f"{node.target} as one tensor")
+        return found
+
+    def ordered(self, node: Any, order: Order) -> Value:
+        """The node's value with its axes in this order in memory, transposed if need be."""
+        value = self.value(node)
+        if value.order == order:
+            return value
+        if isinstance(node, Node) and node.op == "get_attr":
+            state = get_state(self.gm, node)
+            assert state is not None
+            return Value(self.constant(as_array(state).transpose(order), str(node.target)), order)
+        return self.moved(node, value, order)
+
+    def moved(self, node: Node, value: Value, order: Order) -> Value:
+        """The value transposed; reshaped, which costs nothing, where only axes of size 1 change places."""
+        shape = shape_of(node)
+        real = [[axis for axis in o if shape[axis] != 1] for o in (value.order, order)]
+        if real[0] == real[1]:
+            return self.emit(node, "RESHAPE", [value.tensor, self.sizes(layout.in_memory(shape, order))], shape, order)
+        moves = np.array([value.order.index(axis) for axis in order], np.int32)
+        return self.emit(node, "TRANSPOSE", [value.tensor, self.constant(moves)], shape, order)
+
+    def emit(
+        self,
+        node: Node,
+        kind: str,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        order: Order,
+        options: tuple[str, dict[str, Any]] | None = None,
+        dtype: str | None = None,
+    ) -> Value:
+        """An operator with one output of this PyTorch shape, kept in this order."""
+        name = operator_name(module_path(node), kind.lower())
+        tensor = self.builder.tensor(name, layout.in_memory(shape, order), dtype or dtype_of(node))
+        self.makers[tensor] = self.builder.operator(kind, inputs, [tensor], options)
+        return Value(tensor, order)
+
+    def constant(self, value: NDArray[Any], name: str = "constant") -> int:
+        return self.builder.constant(f"/{name}", value)
+
+    def sizes(self, values: Sequence[int]) -> int:
+        return self.constant(np.array(values, np.int32), "sizes")
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or not all(isinstance(d, int) for d in value.shape):
+        raise UnsupportedError(f"{node.name}, whose shape is not fixed")
+    return tuple(value.shape)
+
+
+def dtype_of(node: Node) -> str:
+    value = node.meta["val"]
+    value = value[0] if isinstance(value, (tuple, list)) else value
+    if value.dtype not in DTYPES:
+        raise UnsupportedError(f"{node.name} of type {value.dtype}")
+    return DTYPES[value.dtype]
+
+
+def as_array(state: torch.Tensor) -> NDArray[Any]:
+    array = state.detach().numpy()
+    return array.astype(np.int32) if array.dtype == np.int64 else array
+
+
+def argument(node: Node, position: int, default: Any = None) -> Any:
+    """A positional argument by its place in the operator's schema, wherever it was written."""
+    if len(node.args) > position:
+        return node.args[position]
+    name = node.target._schema.arguments[position].name  # type: ignore[union-attr]
+    return node.kwargs.get(name, default)
+
+
+def pair(value: Any) -> tuple[int, int]:
+    first, second = value if len(value) == 2 else (value[0], value[0])
+    return int(first), int(second)
+
+
+# Convolutions and products
+
+
+@lowers(aten.conv2d.default, aten.conv2d.padding)
+def convolution(lowering: Lowering, node: Node) -> Value:
+    x, weight = node.args[0], get_state(lowering.gm, node.args[1])
+    bias = get_state(lowering.gm, argument(node, 2))
+    if weight is None:
+        raise UnsupportedError("a convolution whose weights are computed")
+    stride, dilation = pair(argument(node, 3, [1])), pair(argument(node, 5, [1]))
+    groups, channels = argument(node, 6, 1), shape_of(x)[1]  # type: ignore[arg-type]
+    kernel = tuple(weight.shape[2:])
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    data, padding = padded(lowering, node, _pads(argument(node, 4, [0]), reach), reach, stride)
+    values = as_array(weight)
+    options = {
+        "padding": padding,
+        "strideH": stride[0],
+        "strideW": stride[1],
+        "dilationHFactor": dilation[0],
+        "dilationWFactor": dilation[1],
+    }
+    zeros = np.zeros(weight.shape[0], np.float32)
+    offset = lowering.constant(zeros if bias is None else as_array(bias), f"{_path(node.args[1])}.bias")
+    depthwise = groups == channels and groups > 1
+    if depthwise:
+        values, kind, table = values.transpose(1, 2, 3, 0), "DEPTHWISE_CONV_2D", "DepthwiseConv2D"
+        options["depthMultiplier"] = weight.shape[0] // channels
+    else:
+        values, kind, table = values.transpose(0, 2, 3, 1), "CONV_2D", "Conv2D"
+    inputs = [data.tensor, lowering.constant(values, _path(node.args[1], "weight")), offset]
+    return lowering.emit(node, kind, inputs, shape_of(node), NHWC, (table, options))
+
+
+def _path(parameter: Any, leaf: str = "") -> str:
+    path = str(parameter.target).rpartition(".")[0]
+    return f"{path}.{leaf}" if leaf else path
+
+
+def _pads(padding: Any, reach: Sequence[int]) -> list[tuple[int, int]]:
+    """(before, after) of height and width; PyTorch's "same" puts the odd one after."""
+    if padding == "valid":
+        return [(0, 0), (0, 0)]
+    if padding == "same":
+        return [((r - 1) // 2, r // 2) for r in reach]
+    return [(p, p) for p in pair(padding)]
+
+
+def padded(
+    lowering: Lowering,
+    node: Node,
+    pads: Sequence[tuple[int, int]],
+    reach: Sequence[int],
+    stride: Sequence[int],
+    fill: float = 0.0,
+) -> tuple[Value, int]:
+    """The input channels last, and the padding that the operator itself can do; a PAD before it does the rest."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    data = lowering.ordered(source, NHWC)
+    if all(p == (0, 0) for p in pads):
+        return data, Padding.VALID
+    if list(pads) == [_same(n, r, s) for n, r, s in zip(shape_of(source)[2:], reach, stride, strict=True)]:
+        return data, Padding.SAME
+    return pad_with(lowering, node, data, [(0, 0), (0, 0), *pads], shape_of(source), fill), Padding.VALID
+
+
+def _same(size: int, reach: int, stride: int) -> tuple[int, int]:
+    """TFLite's SAME: as much as makes ceil(size / stride) outputs, the odd one after."""
+    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    return total // 2, total - total // 2
+
+
+def pad_with(
+    lowering: Lowering, node: Node, data: Value, pads: Sequence[tuple[int, int]], shape: Sequence[int], fill: float
+) -> Value:
+    """pads: (before, after) of each PyTorch axis."""
+    after = [n + sum(p) for n, p in zip(shape, pads, strict=True)]
+    amounts = lowering.constant(np.array([pads[axis] for axis in data.order], np.int32), "pads")
+    if fill == 0:
+        return lowering.emit(node, "PAD", [data.tensor, amounts], after, data.order)
+    value = lowering.constant(np.array(fill, np.float32), "fill")
+    return lowering.emit(node, "PADV2", [data.tensor, amounts, value], after, data.order)
+
+
+@lowers(aten.linear.default)
+def linear(lowering: Lowering, node: Node) -> Value:
+    weight, bias = get_state(lowering.gm, node.args[1]), get_state(lowering.gm, argument(node, 2))
+    if weight is None:
+        raise UnsupportedError("a linear layer whose weights are computed")
+    rank = len(shape_of(node))
+    data = lowering.ordered(node.args[0], layout.identity(rank))
+    zeros = np.zeros(weight.shape[0], np.float32)
+    offset = lowering.constant(zeros if bias is None else as_array(bias), f"{_path(node.args[1])}.bias")
+    inputs = [data.tensor, lowering.constant(as_array(weight), _path(node.args[1], "weight")), offset]
+    options = ("FullyConnected", {"keepNumDims": rank > 2})
+    return lowering.emit(node, "FULLY_CONNECTED", inputs, shape_of(node), data.order, options)
+
+
+@lowers(aten.batch_norm.default)
+def batch_norm(lowering: Lowering, node: Node) -> Value:
+    """One that could not be folded: y = x * scale + offset."""
+    gamma, beta, mean, var = (get_state(lowering.gm, node.args[i]) for i in range(1, 5))
+    if mean is None or var is None or node.args[5]:
+        raise UnsupportedError("a batch normalisation without statistics")
+    scale = (var.double() + float(node.args[7])).rsqrt()  # type: ignore[arg-type]
+    scale = scale if gamma is None else scale * gamma.double()
+    offset = -mean.double() * scale
+    offset = offset if beta is None else offset + beta.double()
+    value, shape = lowering.value(node.args[0]), shape_of(node)
+    along = [1] * len(shape)
+    along[1] = shape[1]
+    for kind, table, factor in (("MUL", "Mul", scale), ("ADD", "Add", offset)):
+        array = factor.float().numpy().reshape(along).transpose(value.order)
+        inputs = [value.tensor, lowering.constant(array, _path(node.args[3], kind.lower()))]
+        value = lowering.emit(node, kind, inputs, shape, value.order, (table, {}))
+    return value
+
+
+# Element-wise
+
+FUSED = {
+    aten.relu.default: Activation.RELU,
+    aten.relu_.default: Activation.RELU,
+    aten.relu6.default: Activation.RELU6,
+    aten.hardtanh.default: Activation.RELU6,
+    aten.hardtanh_.default: Activation.RELU6,
+}
+ACTIVATION_KINDS = {Activation.RELU: "RELU", Activation.RELU6: "RELU6"}
+
+
+@lowers(*FUSED)
+def rectifier(lowering: Lowering, node: Node) -> Value:
+    """Part of the operator before it where nobody else reads what that makes, else an operator of its own."""
+    activation = FUSED[node.target]
+    if "hardtanh" in str(node.target) and (argument(node, 1, -1.0), argument(node, 2, 1.0)) != (0.0, 6.0):
+        raise UnsupportedError("hardtanh with limits other than 0 and 6")
+    source = node.args[0]
+    assert isinstance(source, Node)
+    value = lowering.value(source)
+    maker = lowering.makers.get(value.tensor)
+    options = maker.builtinOptions if maker is not None else None
+    alone = len(source.users) == 1 and getattr(options, "fusedActivationFunction", None) == Activation.NONE
+    if alone and not str(node.target).endswith("_.default"):
+        options.fusedActivationFunction = activation
+        return value
+    return lowering.emit(node, ACTIVATION_KINDS[activation], [value.tensor], shape_of(node), value.order)
+
+
+UNARY = {
+    aten.sigmoid.default: ("LOGISTIC", None),
+    aten.tanh.default: ("TANH", None),
+    aten.hardswish.default: ("HARD_SWISH", ("HardSwish", {})),
+    aten.exp.default: ("EXP", ("Exp", {})),
+    aten.sqrt.default: ("SQRT", None),
+    aten.rsqrt.default: ("RSQRT", None),
+    aten.neg.default: ("NEG", ("Neg", {})),
+    aten.abs.default: ("ABS", ("Abs", {})),
+}
+
+
+@lowers(*UNARY)
+def unary(lowering: Lowering, node: Node) -> Value:
+    value = lowering.value(node.args[0])
+    kind, options = UNARY[node.target]
+    return lowering.emit(node, kind, [value.tensor], shape_of(node), value.order, options)
+
+
+@lowers(aten.silu.default)
+def silu(lowering: Lowering, node: Node) -> Value:
+    value = lowering.value(node.args[0])
+    gate = lowering.emit(node, "LOGISTIC", [value.tensor], shape_of(node), value.order)
+    return lowering.emit(node, "MUL", [value.tensor, gate.tensor], shape_of(node), value.order, ("Mul", {}))
+
+
+@lowers(aten.hardsigmoid.default)
+def hardsigmoid(lowering: Lowering, node: Node) -> Value:
+    """relu6(x + 3) / 6."""
+    value, shape = lowering.value(node.args[0]), shape_of(node)
+    three, sixth = (lowering.constant(np.array(c, np.float32)) for c in (3.0, 1 / 6))
+    relu6 = ("Add", {"fusedActivationFunction": Activation.RELU6})
+    shifted = lowering.emit(node, "ADD", [value.tensor, three], shape, value.order, relu6)
+    return lowering.emit(node, "MUL", [shifted.tensor, sixth], shape, value.order, ("Mul", {}))
+
+
+@lowers(aten.leaky_relu.default)
+def leaky_relu(lowering: Lowering, node: Node) -> Value:
+    value = lowering.value(node.args[0])
+    options = ("LeakyRelu", {"alpha": float(argument(node, 1, 0.01))})
+    return lowering.emit(node, "LEAKY_RELU", [value.tensor], shape_of(node), value.order, options)
+
+
+@lowers(aten.softmax.int)
+def softmax(lowering: Lowering, node: Node) -> Value:
+    """Over the last axis in memory, to which the one asked for is moved."""
+    rank = len(shape_of(node))
+    axis = int(node.args[1]) % rank  # type: ignore[arg-type]
+    value = lowering.value(node.args[0])
+    wanted = (*(a for a in value.order if a != axis), axis)
+    value = lowering.ordered(node.args[0], wanted)
+    return lowering.emit(node, "SOFTMAX", [value.tensor], shape_of(node), wanted, ("Softmax", {"beta": 1.0}))
+
+
+BINARY = {
+    aten.add.Tensor: ("ADD", "Add"),
+    aten.add_.Tensor: ("ADD", "Add"),
+    aten.sub.Tensor: ("SUB", "Sub"),
+    aten.mul.Tensor: ("MUL", "Mul"),
+    aten.mul_.Tensor: ("MUL", "Mul"),
+    aten.div.Tensor: ("DIV", "Div"),
+}
+
+
+@lowers(*BINARY)
+def binary(lowering: Lowering, node: Node) -> Value:
+    if node.kwargs.get("alpha", 1) != 1 or dtype_of(node) != "float32":
+        raise UnsupportedError(f"{node.target} of that kind")
+    kind, table = BINARY[node.target]
+    rank = len(shape_of(node))
+    orders = [lowering.value(a).order for a in node.args if isinstance(a, Node) and len(shape_of(a)) == rank]
+    known = [a for a in node.args if isinstance(a, Node) and a.op != "get_attr" and len(shape_of(a)) == rank]
+    order = lowering.value(known[0]).order if known else (orders or [layout.identity(rank)])[0]
+    inputs = [_operand(lowering, a, order) for a in node.args[:2]]
+    return lowering.emit(node, kind, inputs, shape_of(node), order, (table, {}))
+
+
+def _operand(lowering: Lowering, operand: Any, order: Order) -> int:
+    """A tensor in this order; a scalar or one of lower rank gets leading axes of size 1, as broadcasting does."""
+    if not isinstance(operand, Node):
+        return lowering.constant(np.array(operand, np.float32))
+    shape = shape_of(operand) if operand.op != "get_attr" else tuple(get_state(lowering.gm, operand).shape)  # type: ignore[union-attr]
+    if len(shape) == len(order):
+        return lowering.ordered(operand, order).tensor
+    full = (*([1] * (len(order) - len(shape))), *shape)
+    if operand.op == "get_attr":
+        state = get_state(lowering.gm, operand)
+        assert state is not None
+        return lowering.constant(as_array(state).reshape(full).transpose(order), str(operand.target))
+    if sum(size != 1 for size in full) > 1:
+        raise UnsupportedError("an element-wise operator on tensors of different rank")
+    value = lowering.value(operand)
+    sizes = layout.in_memory(full, order)
+    return lowering.emit(operand, "RESHAPE", [value.tensor, lowering.sizes(sizes)], full, order).tensor
+
+
+# Pooling and means
+
+
+@lowers(aten.max_pool2d.default)
+def max_pool(lowering: Lowering, node: Node) -> Value:
+    kernel = pair(node.args[1])
+    stride = pair(argument(node, 2) or kernel)
+    if pair(argument(node, 4, [1])) != (1, 1) or argument(node, 5, False):
+        raise UnsupportedError("max pooling with dilation or ceil_mode")
+    pads = _pads(argument(node, 3, [0]), kernel)
+    # Zeros pad as well as minus infinity where nothing is negative, and only they are fast.
+    fill = 0.0 if _never_negative(lowering, node.args[0]) else float(np.finfo(np.float32).min)
+    data, padding = padded(lowering, node, pads, kernel, stride, fill)
+    return lowering.emit(node, "MAX_POOL_2D", [data.tensor], shape_of(node), NHWC, _pool(kernel, stride, padding))
+
+
+@lowers(aten.avg_pool2d.default)
+def average_pool(lowering: Lowering, node: Node) -> Value:
+    kernel = pair(node.args[1])
+    stride = pair(argument(node, 2) or kernel)
+    pads = _pads(argument(node, 3, [0]), kernel)
+    counts_pads = argument(node, 5, True)
+    if argument(node, 4, False) or argument(node, 6) is not None or (not counts_pads and pads != [(0, 0), (0, 0)]):
+        raise UnsupportedError("average pooling with ceil_mode, a divisor or uncounted padding")
+    source = node.args[0]
+    assert isinstance(source, Node)
+    data = lowering.ordered(source, NHWC)
+    if pads != [(0, 0), (0, 0)]:  # SAME would not count the padding
+        data = pad_with(lowering, node, data, [(0, 0), (0, 0), *pads], shape_of(source), 0.0)
+    options = _pool(kernel, stride, Padding.VALID)
+    return lowering.emit(node, "AVERAGE_POOL_2D", [data.tensor], shape_of(node), NHWC, options)
+
+
+def _pool(kernel: Sequence[int], stride: Sequence[int], padding: int) -> tuple[str, dict[str, Any]]:
+    fields = {"filterHeight": kernel[0], "filterWidth": kernel[1], "strideH": stride[0], "strideW": stride[1]}
+    return "Pool2D", {**fields, "padding": padding}
+
+
+def _never_negative(lowering: Lowering, node: Any) -> bool:
+    if isinstance(node, Node) and node.target in FUSED:
+        return True
+    return isinstance(node, Node) and node.target == aten.sigmoid.default
+
+
+@lowers(aten.mean.dim)
+def mean(lowering: Lowering, node: Node) -> Value:
+    return _mean(lowering, node, argument(node, 1), bool(argument(node, 2, False)))
+
+
+@lowers(aten.adaptive_avg_pool2d.default)
+def adaptive_average_pool(lowering: Lowering, node: Node) -> Value:
+    source, size = node.args[0], pair(node.args[1])
+    assert isinstance(source, Node)
+    shape = shape_of(source)
+    if size == (1, 1):
+        return _mean(lowering, node, (2, 3), keep=True)
+    if shape[2] % size[0] or shape[3] % size[1]:
+        raise UnsupportedError(f"adaptive average pooling of {shape[2:]} to {size}")
+    kernel = (shape[2] // size[0], shape[3] // size[1])
+    data = lowering.ordered(source, NHWC)
+    options = _pool(kernel, kernel, Padding.VALID)
+    return lowering.emit(node, "AVERAGE_POOL_2D", [data.tensor], shape_of(node), NHWC, options)
+
+
+def _mean(lowering: Lowering, node: Node, dims: Any, keep: bool) -> Value:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    value, rank = lowering.value(source), len(shape_of(source))
+    axes = [d % rank for d in (dims if dims else range(rank))]
+    where = lowering.constant(np.array(sorted(value.order.index(a) for a in axes), np.int32), "axes")
+    order = value.order if keep else layout.dropped(value.order, axes)
+    return lowering.emit(node, "MEAN", [value.tensor, where], shape_of(node), order, ("Reducer", {"keepDims": keep}))
+
+
+# Movement
+
+
+@lowers(aten.cat.default)
+def concat(lowering: Lowering, node: Node) -> Value:
+    parts = node.args[0]
+    assert isinstance(parts, (list, tuple))
+    order = lowering.value(parts[0]).order
+    axis = order.index(int(argument(node, 1, 0)) % len(order))
+    inputs = [lowering.ordered(p, order).tensor for p in parts]
+    return lowering.emit(node, "CONCATENATION", inputs, shape_of(node), order, ("Concatenation", {"axis": axis}))
+
+
+@lowers(aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default)
+def split(lowering: Lowering, node: Node) -> list[Value]:
+    """One slice a part: a part that nobody reads costs nothing."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    axis = int(argument(node, 2, 0)) % len(shape_of(source))
+    parts, start = [], 0
+    read = {user.args[1] for user in node.users if user.target.__name__ == "getitem"}  # type: ignore[union-attr]
+    for i, part in enumerate(node.meta["val"]):
+        shape = tuple(part.shape)
+        value = lowering.value(source)
+        parts.append(_slice(lowering, node, source, axis, start, shape) if i in read else value)
+        start += shape[axis]
+    return parts
+
+
+@lowers(aten.slice.Tensor)
+def slice_(lowering: Lowering, node: Node) -> Value:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    if argument(node, 4, 1) != 1:
+        raise UnsupportedError("a slice with a step")
+    axis = int(argument(node, 1, 0)) % len(shape_of(source))
+    size = shape_of(source)[axis]
+    start = argument(node, 2) or 0
+    start = max(start + size, 0) if start < 0 else min(start, size)
+    return _slice(lowering, node, source, axis, start, shape_of(node))
+
+
+def _slice(lowering: Lowering, node: Node, source: Node, axis: int, start: int, shape: Sequence[int]) -> Value:
+    value = lowering.value(source)
+    begin = [0] * len(shape)
+    begin[value.order.index(axis)] = start
+    sizes = layout.in_memory(shape, value.order)
+    inputs = [value.tensor, lowering.sizes(begin), lowering.sizes(sizes)]
+    return lowering.emit(node, "SLICE", inputs, shape, value.order, ("Slice", {}))
+
+
+def getitem(lowering: Lowering, node: Node) -> Value:
+    parts = lowering.values[node.args[0]]  # type: ignore[index]
+    assert isinstance(parts, list)
+    return parts[int(node.args[1])]  # type: ignore[arg-type]
+
+
+RULES[__import__("operator").getitem] = getitem
+
+
+@lowers(
+    *(aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints),
+    *(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, aten.unsqueeze.default, aten.unflatten.int),
+)
+def reshape(lowering: Lowering, node: Node) -> Value:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    before, after = shape_of(source), shape_of(node)
+    needed, order = layout.reshaped(before, after, lowering.value(source).order)
+    value = lowering.ordered(source, needed)
+    sizes = layout.in_memory(after, order)
+    if sizes == lowering.builder.shape(value.tensor):
+        return Value(value.tensor, order)
+    return lowering.emit(node, "RESHAPE", [value.tensor, lowering.sizes(sizes)], after, order)
+
+
+@lowers(aten.permute.default, aten.transpose.int, aten.t.default)
+def permute(lowering: Lowering, node: Node) -> Value:
+    """Free: only the order changes."""
+    value, rank = lowering.value(node.args[0]), len(shape_of(node))
+    if node.target == aten.permute.default:
+        dims = [d % rank for d in node.args[1]]  # type: ignore[union-attr]
+    else:
+        first, second = (node.args[1], node.args[2]) if node.target == aten.transpose.int else (0, rank - 1)
+        dims = list(range(rank))
+        a, b = int(first) % rank, int(second) % rank  # type: ignore[arg-type]
+        dims[a], dims[b] = dims[b], dims[a]
+    return Value(value.tensor, layout.permuted(value.order, dims))
+
+
+@lowers(
+    *(aten.clone.default, aten.contiguous.default, aten.detach.default, aten.alias.default),
+    *(aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default),
+)
+def unchanged(lowering: Lowering, node: Node) -> Value:
+    if "dropout" in str(node.target) and node.args[2]:
+        raise UnsupportedError("a dropout in training mode")
+    return lowering.value(node.args[0])
+
+
+@lowers(aten.pad.default, aten.constant_pad_nd.default)
+def pad(lowering: Lowering, node: Node) -> Value:
+    source, amounts = node.args[0], node.args[1]
+    assert isinstance(source, Node) and isinstance(amounts, (list, tuple))
+    mode = argument(node, 2, "constant") if node.target == aten.pad.default else "constant"
+    fill = argument(node, 3 if node.target == aten.pad.default else 2, 0.0) or 0.0
+    if mode != "constant" or any(int(a) < 0 for a in amounts):  # type: ignore[arg-type]
+        raise UnsupportedError(f"padding of mode {mode!r}, or a negative one")
+    shape = shape_of(source)
+    pads = [(0, 0)] * len(shape)
+    for i in range(len(amounts) // 2):  # PyTorch lists the last axis first
+        pads[len(shape) - 1 - i] = (int(amounts[2 * i]), int(amounts[2 * i + 1]))  # type: ignore[arg-type]
+    return pad_with(lowering, node, lowering.value(source), pads, shape, float(fill))
