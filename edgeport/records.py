@@ -131,9 +131,14 @@ class OpTime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpProfile(msgspec.Struct, frozen=True):
-    """One process that ran with the runtime's profiler on. invoke_us: whole runs by that profiler, one a run."""
+    """One process that ran with the runtime's profiler on. invoke_us: whole runs by that profiler, one a run.
+
+    between_us: what passes in them between one operator's end and the next one's start, one a run: the profiler writing
+    its records, and dispatch.
+    """
 
     invoke_us: tuple[int, ...]
+    between_us: tuple[int, ...]
     ops: tuple[OpTime, ...]
     before: dict[str, Any]
     after: dict[str, Any]

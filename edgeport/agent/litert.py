@@ -110,20 +110,30 @@ class Session:
             raise AgentError("run", f"LiteRtRunCompiledModel returned {status}")
 
     def profiled_runs(self, runs: int) -> List[Dict[str, Any]]:
-        """Runs with the profiler on. [{name, source, index, us: [one a run]}] in execution order."""
+        """Runs with the profiler on. [{name, source, index, us: [one a run]}] in execution order.
+
+        The row of source "invoke" is the whole run; "between" is what passes between one operator's end and the next
+        one's start: the profiler writing its records, and dispatch.
+        """
         rows: Dict[Any, Dict[str, Any]] = {}
         for _ in range(runs):
             self._call("LiteRtResetProfiler", [P], self._profiler)
             self._call("LiteRtStartProfiler", [P], self._profiler)
             self.run()
             self._call("LiteRtStopProfiler", [P], self._profiler)
+            between, last_end = 0, None
             for position, event in enumerate(self._events()):
                 name = event.tag.decode(errors="replace")
                 source = _source(event.type, name)
-                if source:
-                    blank = {"name": name, "source": source, "index": event.meta1, "us": []}
-                    row = rows.setdefault((position, name, source, event.meta1), blank)
-                    row["us"].append(event.elapsed_us)
+                if not source:
+                    continue
+                blank = {"name": name, "source": source, "index": event.meta1, "us": []}
+                rows.setdefault((position, name, source, event.meta1), blank)["us"].append(event.elapsed_us)
+                if source != "invoke":
+                    between += max(0, event.start_us - last_end) if last_end else 0
+                    last_end = event.start_us + event.elapsed_us
+            blank = {"name": "between operators", "source": "between", "index": -1, "us": []}
+            rows.setdefault("between", blank)["us"].append(between)
         return list(rows.values())
 
     def _events(self) -> Any:

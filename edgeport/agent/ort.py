@@ -208,13 +208,15 @@ class Session:
 def _rows(trace: List[Dict[str, Any]], last: int) -> List[Dict[str, Any]]:
     """One row a node from ONNX Runtime's trace: its own time, summed for each of the last runs.
 
-    A node that runs a subgraph (If, Loop) contains its children's time; its own is what remains. The last row is the
-    whole run ("invoke").
+    A node that runs a subgraph (If, Loop) contains its children's time; its own is what remains. The row of source
+    "invoke" is the whole run; "between" is what passes between one operator's end and the next one's start: the
+    profiler writing its records, and dispatch.
     """
     runs = [e for e in trace if e.get("cat") == "Session" and e.get("name") == "model_run"]
     starts = [e["ts"] for e in runs]
     rows: Dict[Any, Dict[str, Any]] = {}
     parents: List[Tuple[int, Dict[str, Any]]] = []
+    between, ends = [0] * len(runs), [0] * len(runs)
     for event in sorted((e for e in trace if _is_kernel(e)), key=lambda e: (e["ts"], -e["dur"])):
         run = bisect.bisect_right(starts, event["ts"]) - 1
         if run < 0:
@@ -225,11 +227,17 @@ def _rows(trace: List[Dict[str, Any]], last: int) -> List[Dict[str, Any]]:
         if parents:
             parents[-1][1]["us"][run] -= event["dur"]
         row["us"][run] += event["dur"]
-        parents.append((event["ts"] + event["dur"], row))
+        end = event["ts"] + event["dur"]
+        parents.append((end, row))
+        between[run] += max(0, event["ts"] - ends[run]) if ends[run] else 0
+        ends[run] = max(ends[run], end)
     for row in rows.values():
         row["us"] = row["us"][-last:]
-    whole = [e["dur"] for e in runs[-last:]]
-    return [*rows.values(), {"name": "model_run", "source": "invoke", "index": -1, "us": whole}]
+    return [
+        *rows.values(),
+        {"name": "model_run", "source": "invoke", "index": -1, "us": [e["dur"] for e in runs[-last:]]},
+        {"name": "between operators", "source": "between", "index": -1, "us": between[-last:]},
+    ]
 
 
 def _is_kernel(event: Dict[str, Any]) -> bool:

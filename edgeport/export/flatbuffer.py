@@ -74,20 +74,14 @@ class Builder:
         return op
 
     def finish(self, inputs: dict[str, int], outputs: dict[str, int]) -> bytes:
-        """The file's bytes. Inputs and outputs take these names."""
+        """The file's bytes. The signature gives inputs and outputs these names; tensors keep their own."""
         signature = schema.SignatureDefT()
         signature.signatureKey = SIGNATURE.encode()
-        signature.inputs = [self._named(name, i) for name, i in inputs.items()]
-        signature.outputs = [self._named(name, i) for name, i in outputs.items()]
+        signature.inputs = [_mapped(name, i) for name, i in inputs.items()]
+        signature.outputs = [_mapped(name, i) for name, i in outputs.items()]
         self.model.signatureDefs = [signature]
         self.subgraph.inputs, self.subgraph.outputs = list(inputs.values()), list(outputs.values())
         return bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
-
-    def _named(self, name: str, tensor: int) -> Any:
-        entry = schema.TensorMapT()
-        entry.name, entry.tensorIndex = name.encode(), tensor
-        self.subgraph.tensors[tensor].name = self._unique(name).encode()
-        return entry
 
     def _unique(self, name: str) -> str:
         self._names[name] = self._names.get(name, 0) + 1
@@ -102,3 +96,9 @@ class Builder:
             self.model.operatorCodes.append(code)
             self._codes[kind] = len(self.model.operatorCodes) - 1
         return self._codes[kind]
+
+
+def _mapped(name: str, tensor: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name.encode(), tensor
+    return entry

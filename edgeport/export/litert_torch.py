@@ -46,7 +46,7 @@ def _paths_by_scope(gm: torch.fx.GraphModule) -> dict[str, str]:
 
 
 def _rename(model: Any, paths: dict[str, str], job: Job) -> None:
-    """Tensors named by module and operator, each name once; inputs and outputs by the network's names."""
+    """Tensors named by module and operator, each name once; the signature's names are the network's."""
     subgraph, signature = model.subgraphs[0], model.signatureDefs[0]
     taken: dict[str, int] = {}
     for tensor in subgraph.tensors:
@@ -63,7 +63,6 @@ def _rename(model: Any, paths: dict[str, str], job: Job) -> None:
     ):
         by_index = {m.tensorIndex: m for m in maps}
         for i, name in zip(indices, names, strict=True):
-            subgraph.tensors[i].name = name.encode()
             by_index[i].name = name.encode()
 
 

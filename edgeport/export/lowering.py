@@ -84,7 +84,6 @@ class Lowering:
     def _input(self, node: Node, name: str) -> Value:
         order = layout.channels_last(len(shape_of(node)))
         tensor = self.builder.tensor(name, layout.in_memory(shape_of(node), order), dtype_of(node))
-        self.builder._names.clear()  # the final name is given at the end, once
         return Value(tensor, order)
 
     def value(self, node: Any) -> Value:

@@ -1,6 +1,8 @@
 """Captured graph -> ONNX by torch.onnx; int8 by ONNX Runtime's quantizer."""
 
 import logging
+import os.path
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,15 +42,16 @@ def convert(job: Job, program: torch.export.ExportedProgram) -> Iterator[tuple[s
 
 def _renamed(model: ir.Model, job: Job) -> ir.Model:
     """Operators named by their module, inputs and outputs by the network's; source text and paths left out."""
+    modules = {node: _module(node) for node in model.graph}
     taken: dict[str, int] = {}
     for node in model.graph:
-        scopes = [s.strip(" '\"") for s in node.metadata_props.get(NAME_SCOPES, "").strip("[]").split(",")]
-        module = scopes[-2] if len(scopes) > 1 else ""
-        name = operator_name(module, node.op_type.lower())
+        module = modules[node]
+        name = operator_name(_shared(node, modules) if module is None else module, node.op_type.lower())
         taken[name] = taken.get(name, 0) + 1
         node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
         for i, value in enumerate(node.outputs):
             value.name = node.name if i == 0 else f"{node.name}:{i}"
+    for node in model.graph:
         node.metadata_props.clear()
     for value in (*model.graph.initializers.values(), *model.graph.inputs, *model.graph.outputs):
         value.metadata_props.clear()
@@ -59,6 +62,22 @@ def _renamed(model: ir.Model, job: Job) -> ir.Model:
             value.name = name
     model.producer_version = None
     return model
+
+
+def _module(node: ir.Node) -> str | None:
+    """From what torch.onnx wrote beside the node; None where its optimiser made the node and wrote nothing."""
+    text = node.metadata_props.get(NAME_SCOPES)
+    if text is None:
+        return None
+    scopes = [s.strip(" '\"") for s in text.strip("[]").split(",")]
+    return re.sub(r"@\d+$", "", scopes[-2]) if len(scopes) > 1 else ""
+
+
+def _shared(node: ir.Node, modules: dict[ir.Node, str | None]) -> str:
+    """The innermost module that holds all readers of what the node makes."""
+    readers = [modules.get(use.node) for value in node.outputs for use in value.uses()]
+    paths = [path.split(".") for path in readers if path is not None]
+    return ".".join(os.path.commonprefix(paths)) if paths else ""
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]

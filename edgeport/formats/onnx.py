@@ -1,6 +1,6 @@
 """Reads .onnx files with the onnx package."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ DTYPES = {
 }
 
 
-def read(path: Path, input_shapes: dict[str, Sequence[int]] | None = None) -> Graph:
+def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """The main graph, its shapes inferred from the inputs' (which may be set here by name).
 
     Raises ModelFileError for a file that is no ONNX model or is damaged.

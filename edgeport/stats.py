@@ -1,0 +1,84 @@
+"""Estimators over raw samples. Pure: numbers in, numbers out."""
+
+from collections.abc import Sequence
+from statistics import median, quantiles, stdev
+from typing import Any
+
+import msgspec
+
+from edgeport.records import Launch, OpProfile, Result
+
+DRIFT = 0.05
+SLOW_CLOCK = 0.9
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Milliseconds. median: of the launches' medians; launch_std: their standard deviation (None for one launch);
+    p10, p90, min: over all samples.
+    """
+
+    median: float
+    p10: float
+    p90: float
+    min: float
+    launch_std: float | None
+
+
+def latency(launches: Sequence[Launch]) -> Latency:
+    """Of at least one launch with at least one sample."""
+    medians = [median(launch.samples_ns) for launch in launches]
+    samples = [ns for launch in launches for ns in launch.samples_ns]
+    tenths = quantiles(samples, n=10, method="inclusive") if len(samples) > 1 else samples * 9
+    return Latency(
+        median=median(medians) / 1e6,
+        p10=tenths[0] / 1e6,
+        p90=tenths[-1] / 1e6,
+        min=min(samples) / 1e6,
+        launch_std=stdev(medians) / 1e6 if len(medians) > 1 else None,
+    )
+
+
+def verdict(result: Result) -> str:
+    """throttled, drifting or stable: whether the numbers describe the device, or what happened to it meanwhile.
+
+    throttled: the device counted throttling events, or its clock ended more than a tenth below its maximum.
+    drifting: the second half of the launches (of the samples, if there is one launch) is more than 5% off the first.
+    """
+    if any(_throttled(launch, result.facts) for launch in result.launches):
+        return "throttled"
+    series = [median(launch.samples_ns) for launch in result.launches]
+    if len(series) == 1:
+        series = list(result.launches[0].samples_ns)
+    half = len(series) // 2
+    if half and abs(median(series[-half:]) / median(series[:half]) - 1) > DRIFT:
+        return "drifting"
+    return "stable"
+
+
+def steal(launch: Launch) -> float | None:
+    """Share of the processors' time that the hypervisor gave to others during the timed runs, None if not told."""
+    before, after = launch.before, launch.after
+    if before.get("steal_ticks") is None or after.get("steal_ticks") is None:
+        return None
+    total = after["total_ticks"] - before["total_ticks"]
+    return (after["steal_ticks"] - before["steal_ticks"]) / total if total > 0 else None
+
+
+def invoke_us(profile: OpProfile) -> float:
+    """Mean time of a whole run by the runtime's own profiler, less what passes between operators: what shares are of."""
+    return (sum(profile.invoke_us) - sum(profile.between_us)) / len(profile.invoke_us)
+
+
+def overhead(result: Result) -> float | None:
+    """How much slower a run is with the profiler on: 0.1 is 10%."""
+    if result.profile is None:
+        return None
+    return median(result.profile.invoke_us) / 1e3 / latency(result.launches).median - 1
+
+
+def _throttled(launch: Launch, facts: dict[str, Any]) -> bool:
+    before, after = launch.before.get("throttle_count"), launch.after.get("throttle_count")
+    if before is not None and after is not None and after > before:
+        return True
+    clocks, limits = launch.after.get("khz") or [], facts.get("max_khz") or []
+    return bool(clocks and limits) and max(clocks) < SLOW_CLOCK * max(limits)
