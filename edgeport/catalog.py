@@ -84,14 +84,14 @@ def find_factory(model: str) -> Factory:
 
 def parse_arguments(factory: Factory, assignments: Sequence[str]) -> dict[str, Any]:
     """--set name=value pairs as the factory's parameters are typed. Raises UsageError that lists the right ones."""
-    parameters = _parameters(factory.call)
+    known = parameters(factory.call)
     values: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        if not equals or name not in parameters:
-            known = ", ".join(str(p) for p in parameters.values()) or "no arguments"
-            raise UsageError(f"--set {assignment}: {factory.source} takes {known}{nearest(name, parameters)}")
-        values[name] = _convert(text, _annotation(factory.call, parameters[name]), assignment)
+        if not equals or name not in known:
+            right = ", ".join(str(p) for p in known.values()) or "no arguments"
+            raise UsageError(f"--set {assignment}: {factory.source} takes {right}{nearest(name, known)}")
+        values[name] = _convert(text, _annotation(factory.call, known[name]), assignment)
     return values
 
 
@@ -195,7 +195,8 @@ def _declared_shapes(module: ModuleType) -> tuple[tuple[int, ...], ...] | None:
     return None
 
 
-def _parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+def parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What a factory can be given by name."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {n: p for n, p in inspect.signature(call).parameters.items() if p.kind in kinds}
 

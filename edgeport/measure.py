@@ -1,13 +1,13 @@
 """Runs an artifact on a device: fresh processes that time plain runs, one more that profiles it, and nothing derived."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgeport import attribution, files, formats, kit
+from edgeport import attribution, files, formats, kit, stats
 from edgeport.attribution import Row
 from edgeport.errors import UsageError
 from edgeport.formats import Graph
@@ -31,37 +31,36 @@ class Settings(msgspec.Struct, frozen=True):
     """How to measure. input_shapes: sizes by input name, for those that the file leaves open."""
 
     num_threads: int = 1
-    num_runs: int = 50
-    warmup_runs: int = 10
+    num_runs: int = 20
+    warmup_runs: int = 5
     launches: int = 5
     cores: tuple[int, ...] = ()
     input_shapes: dict[str, tuple[int, ...]] = {}
     profile: bool = True
 
 
-def measure(
-    artifacts: Sequence[Artifact],
-    runner: Runner,
-    settings: Settings,
-    progress: Progress,
-    keep: Callable[[Result], None] = lambda result: None,
-) -> list[Result]:
-    """Launches take turns between the artifacts, so that what slows the device for a while slows them all.
+class Measurement:
+    """Measures some artifacts. Launches take turns, so that what slows the device for a while slows them all."""
 
-    keep: called with each result as soon as its launches are done, that a later failure loses nothing. Raises
-    DeviceError.
-    """
-    sessions = [_Session(a, runner, settings, progress) for a in artifacts]
-    for n in range(settings.launches):
-        for session in sessions:
-            session.launch(n)
-    results = []
-    for session in sessions:
-        if settings.profile:
-            session.run_profile()
-        results.append(session.result())
-        keep(results[-1])
-    return results
+    def __init__(
+        self, artifacts: Sequence[Artifact], runner: Runner, settings: Settings, progress: Progress
+    ) -> None:
+        self._sessions = [_Session(a, runner, settings, progress) for a in artifacts]
+        self._settings = settings
+
+    def run(self) -> None:
+        """Raises DeviceError. Whatever was measured before that is in results()."""
+        for n in range(self._settings.launches):
+            for session in self._sessions:
+                session.launch(n)
+        for session in self._sessions:
+            if self._settings.profile:
+                session.run_profile()
+            session.finish()
+
+    def results(self) -> list[Result]:
+        """Of every artifact of which at least one launch has ended."""
+        return [session.result() for session in self._sessions if session.launches]
 
 
 class _Session:
@@ -118,8 +117,11 @@ class _Session:
             after=message["after"],
         )
 
+    def finish(self) -> None:
+        median = stats.latency(self.launches).median
+        self.progress.finished(self.step, f"{median:.3g} ms")
+
     def result(self) -> Result:
-        self.progress.finished(self.step, "measured")
         path = self.artifact.path
         return Result(
             model=self.artifact.model,

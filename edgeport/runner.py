@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,11 @@ class Runner(msgspec.Struct, frozen=True):
         if "bye" not in messages:
             raise DeviceError(f"{what} on {self.device}: {_death(process, messages)}")
         return messages
+
+
+def local_runner(device: str = "local") -> Runner:
+    """On this machine, with the Python that runs edgeport."""
+    return Runner(device, Local(sys.executable))
 
 
 def _parsed(line: str) -> Message | None:

@@ -24,11 +24,11 @@ from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterFailure, Onnx, Tflite
 from edgeport.export.job import Job
+from edgeport.export.manifest import MANIFEST, read_manifest
 from edgeport.progress import Progress
 from edgeport.records import SCHEMA, Artifact, Manifest, Model, TensorInfo, Verification
 from edgeport.runner import Runner
 
-MANIFEST = "manifest.json"
 LOG = "export.log"
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "int8")
@@ -79,20 +79,6 @@ def export_cached(request: Request, runner: Runner, progress: Progress) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
         return folder
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Raises ModelFileError where there is none, or it is of another version."""
-    path = folder / MANIFEST
-    try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except OSError as e:
-        raise ModelFileError(f"{folder} is no export: it has no {MANIFEST}; make one with edgeport export") from e
-    except msgspec.MsgspecError as e:
-        raise ModelFileError(f"{path} is damaged or of another version ({e}); export again") from e
-    if manifest.schema != SCHEMA:
-        raise ModelFileError(f"{path} has schema {manifest.schema}, this edgeport reads {SCHEMA}; export again")
-    return manifest
 
 
 @contextlib.contextmanager

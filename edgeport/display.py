@@ -1,0 +1,87 @@
+"""Shows the steps of long work: live with elapsed times on a terminal, plain lines anywhere else."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+class Steps:
+    """A Progress that writes to a terminal or a file."""
+
+    def __init__(self, file: TextIO, verbose: bool = True) -> None:
+        self.console = Console(file=file, highlight=False)
+        self._verbose, self._lock = verbose, threading.Lock()
+        self._running: dict[str, tuple[float, str]] = {}
+        self._live: Live | None = None
+
+    def __enter__(self) -> "Steps":
+        if self._verbose and self.console.is_terminal:
+            self._live = Live(get_renderable=self._rows, console=self.console, refresh_per_second=8, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def started(self, step: str) -> None:
+        with self._lock:
+            self._running[step] = (time.monotonic(), "")
+
+    def advanced(self, step: str, note: str) -> None:
+        with self._lock:
+            began, _ = self._running.get(step, (time.monotonic(), ""))
+            self._running[step] = (began, note)
+
+    def finished(self, step: str, note: str = "") -> None:
+        self._end(step, "✓", note)
+
+    def failed(self, step: str) -> None:
+        self._end(step, "✗", "failed")
+
+    def warned(self, text: str) -> None:
+        with self._lock:
+            self._print(Text(f"warning: {text}", style="yellow"))
+
+    def _end(self, step: str, mark: str, note: str) -> None:
+        with self._lock:
+            began, _ = self._running.pop(step, (time.monotonic(), ""))
+            style = "red" if mark == "✗" else ""
+            if self._verbose:
+                self._print(Text(f"{mark} {step:<22} {time.monotonic() - began:5.1f} s  {note}", style=style))
+
+    def _print(self, text: Text) -> None:
+        self.console.print(text, soft_wrap=True)
+
+    def _rows(self) -> Table:
+        table = Table.grid(padding=(0, 1))
+        now = time.monotonic()
+        with self._lock:
+            rows = list(self._running.items())
+        for step, (began, note) in rows:
+            spin = SPINNER[int(now * 8) % len(SPINNER)]
+            table.add_row(f"{spin} {step:<22}", f"{now - began:5.1f} s", note)
+        return table
+
+
+@contextlib.contextmanager
+def steps(verbose: bool) -> Iterator[Steps]:
+    """Steps on a copy of standard error, which stays the user's while libraries' output goes to a log."""
+    with os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1) as file, Steps(file, verbose) as shown:
+        yield shown
+
+
+def width(stream: Any) -> int:
+    """Columns to fit tables into: the terminal's, or plenty where there is none."""
+    return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 140

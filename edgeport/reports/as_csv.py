@@ -1,0 +1,44 @@
+"""For a spreadsheet: one row an operator of every result (by op), or one a module or class."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from io import StringIO
+
+from edgeport import breakdown, stats
+from edgeport.breakdown import Line
+from edgeport.records import Result
+from edgeport.reports import View
+
+RESULT = ("model", "file", "device", "runtime", "precision", "num_threads", "median_ms", "verdict")
+COSTS = ("us", "share", "madds", "bytes")
+
+
+def render(results: Sequence[Result], view: View) -> str:
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    keys = ("name", "op", "class", "module", "shape") if view.by == "op" else (view.by,)
+    writer.writerow((*RESULT, *keys, *COSTS))
+    for result in results:
+        for row, line in _lines(result, view):
+            writer.writerow((*_result(result), *row, f"{line.us:.3f}", f"{line.share:.6f}", line.madds, line.bytes))
+    return out.getvalue()
+
+
+def _lines(result: Result, view: View) -> Iterator[tuple[tuple[str, ...], Line]]:
+    if result.profile is None:
+        yield (("",) * (5 if view.by == "op" else 1)), Line("", 0.0, 0.0, 0, 0)
+    elif view.by == "op":
+        for op, line in breakdown.by_op(result.profile):
+            yield (op.name, op.op, op.class_, op.module or "", "x".join(map(str, op.shape))), line
+    else:
+        by_module = view.by == "module"
+        lines = breakdown.by_module(result.profile, view.depth) if by_module else breakdown.by_class(result.profile)
+        yield from (((line.key,), line) for line in lines)
+
+
+def _result(result: Result) -> tuple[object, ...]:
+    median = f"{stats.latency(result.launches).median:.6f}"
+    return (
+        *(result.model, result.file, result.device, result.runtime, result.precision, result.num_threads),
+        *(median, stats.verdict(result)),
+    )

@@ -1,0 +1,17 @@
+"""For a README or a pull request."""
+
+from collections.abc import Sequence
+
+from edgeport.records import Result
+from edgeport.reports import View, rows
+
+
+def render(results: Sequence[Result], view: View) -> str:
+    return "\n".join(_table(table) for table in rows.tables(results, view))
+
+
+def _table(table: rows.Table) -> str:
+    rule = ["-:" if i in table.numeric else "-" for i in range(len(table.header))]
+    lines = [table.header, rule, *table.rows]
+    body = "\n".join(f"| {' | '.join(cell.strip().replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return f"**{table.title}**\n\n{body}\n"

@@ -1,0 +1,28 @@
+"""For a terminal: tables that fit its width."""
+
+from collections.abc import Sequence
+from io import StringIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from edgeport.records import Result
+from edgeport.reports import View, rows
+
+
+def render(results: Sequence[Result], view: View) -> str:
+    console = Console(file=StringIO(), width=view.width, color_system=None, legacy_windows=False)
+    for n, table in enumerate(rows.tables(results, view)):
+        shown = Table(title=table.title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, name in enumerate(table.header):
+            numeric = i in table.numeric
+            shown.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        for row in table.rows:
+            shown.add_row(*(cell.replace("[", "\\[") for cell in row))
+        if n:
+            console.print()
+        console.print(shown)
+    file = console.file
+    assert isinstance(file, StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
