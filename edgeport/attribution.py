@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from edgeport.formats.graph import Graph, Node, Tensor
+from edgeport.formats.names import layer_of
 from edgeport.records import OpTime
 
 CLASS_NAMES = ("conv", "elemwise", "data", "shuffle", "other")
@@ -128,17 +129,24 @@ def _class(op: str, row: Row) -> str:
 
 
 class _Modules:
-    """The module of each node; one that only converts or moves data for others, and tells none, has its neighbour's."""
+    """The module of each node, or the layer: its own name in a file that tells no modules.
+
+    One that only converts or moves data for others, and tells none, has its neighbour's.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.consumers, self.producers = graph.consumers(), graph.producers()
 
     def of(self, node: Node) -> str | None:
-        if node.module is not None or class_of(node.kind) != "data":
+        if node.module is not None:
             return node.module
-        readers = [c for o in node.outputs for c in self.consumers.get(o, [])]
-        makers = [m for m in (self.producers.get(i) for i in node.inputs) if m]
-        return next((n.module for n in (*readers, *makers) if n.module is not None), None)
+        if class_of(node.kind) == "data":
+            readers = [c for o in node.outputs for c in self.consumers.get(o, [])]
+            makers = [m for m in (self.producers.get(i) for i in node.inputs) if m]
+            found = next((n.module for n in (*readers, *makers) if n.module is not None), None)
+            if found is not None:
+                return found
+        return layer_of(node.name) or None
 
 
 def plain(kind: str) -> str:
@@ -360,8 +368,8 @@ def _execution_order(graph: Graph, own: set[int]) -> list[int]:
 def align(events: Sequence[str], kinds: Sequence[str], most: Sequence[int]) -> list[int | None]:
     """For each event the position of the operator that gave it, or None: the cheapest monotonic matching.
 
-    An operator gives no event (dear, unless its kind is one that XNNPACK elides), one, or up to most[i] (a little dear).
-    An event that fits nowhere in order stays unmatched.
+    An operator gives no event (dear, unless its kind is one that XNNPACK elides), one, or up to most[i] (a bit
+    dear). An event that fits nowhere in order stays unmatched.
     """
     n, m = len(kinds), len(events)
     fits = {(k, e): _fits(k, e) for k in set(kinds) for e in set(events)}
@@ -408,7 +416,9 @@ def _fits(kind: str, event: str) -> bool:
 
 # ONNX Runtime: nodes of the graph that it optimised against the file's operators, by every name that survives
 
-_SUFFIX = re.compile(r"(_nchwc|_token_\d+|_QuantizeLinear|_DequantizeLinear|_quant|_Output|_scale|_zero_point|/duplicated)+$")
+_SUFFIX = re.compile(
+    r"(_nchwc|_token_\d+|_QuantizeLinear|_DequantizeLinear|_quant|_Output|_scale|_zero_point|/duplicated)+$"
+)
 _WEIGHT_SUFFIX = re.compile(r"(_quantized|_scale|_zero_point|_DequantizeLinear|_Output)+$")
 _PRODUCTS = {"conv", "matmul", "gemm", "convtranspose"}
 

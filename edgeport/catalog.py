@@ -98,8 +98,7 @@ def parse_arguments(factory: Factory, assignments: Sequence[str]) -> dict[str, A
 def build(factory: Factory, arguments: dict[str, Any]) -> Any:
     """The network. Raises ExportError with the factory's own message if it raises."""
     with user_code(f"{factory.source} raised"):
-        made = factory.call(**arguments)
-    return made
+        return factory.call(**arguments)
 
 
 @contextlib.contextmanager
@@ -150,14 +149,18 @@ def _user_module(place: str) -> ModuleType:
             with user_code(f"importing {place} raised"), _importable(Path.cwd()):
                 return importlib.import_module(place)
         except ExportError as e:
-            if isinstance(e.__cause__, ModuleNotFoundError) and (e.__cause__.name or "") in (place, place.split(".")[0]):
+            if isinstance(e.__cause__, ModuleNotFoundError) and (e.__cause__.name or "") in (
+                place,
+                place.split(".", maxsplit=1)[0],
+            ):
                 raise UsageError(f"there is no module {place!r} here; give package.module:attribute") from e
             raise
     path = Path(place)
     if not path.is_file():
         raise UsageError(f"there is no file {place}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     with user_code(f"importing {place} raised"), _importable(path.resolve().parent):
@@ -202,7 +205,7 @@ def parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _annotation(call: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    target = call.__init__ if inspect.isclass(call) else call  # type: ignore[misc]
+    target = call.__init__ if inspect.isclass(call) else call
     hints = typing.get_type_hints(target)
     if parameter.name in hints:
         return hints[parameter.name]

@@ -102,9 +102,12 @@ Model = Annotated[
     ),
 ]
 Set = Annotated[
-    Strings, typer.Option("--set", metavar="NAME=VALUE", help="An argument of the factory: --set width=0.5. Repeatable.")
+    Strings,
+    typer.Option("--set", metavar="NAME=VALUE", help="An argument of the factory: --set width=0.5. Repeatable."),
 ]
-Weights = Annotated[Path | None, typer.Option(help="A state dict to load, raw or under 'state_dict'. Read as data alone.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="A state dict to load, raw or under 'state_dict'. Read as data alone.")
+]
 InputShape = Annotated[
     Strings,
     typer.Option(
@@ -159,11 +162,12 @@ def export(
         )
         folder = output or Path("exports") / request.name
         from edgeport.export import bundle
+        from edgeport.export.manifest import MANIFEST
 
         manifest = bundle.export(request, folder, local_runner(), progress)
     for artifact in manifest.artifacts:
         typer.echo(f"{folder / artifact.file}  {artifact.size_bytes / 1e6:.2f} MB")
-    typer.echo(folder / bundle.MANIFEST)
+    typer.echo(folder / MANIFEST)
 
 
 @app.command()

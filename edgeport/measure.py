@@ -1,4 +1,4 @@
-"""Runs an artifact on a device: fresh processes that time plain runs, one more that profiles it, and nothing derived."""
+"""Runs artifacts on a device: fresh processes that time plain runs, and one more that profiles. Derives nothing."""
 
 import tempfile
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import msgspec
 
 from edgeport import attribution, files, formats, kit, stats
 from edgeport.attribution import Row
-from edgeport.errors import UsageError
+from edgeport.errors import DeviceError, UsageError
 from edgeport.formats import Graph
 from edgeport.progress import Progress
 from edgeport.records import Launch, OpProfile, Result, TensorInfo
@@ -42,9 +42,7 @@ class Settings(msgspec.Struct, frozen=True):
 class Measurement:
     """Measures some artifacts. Launches take turns, so that what slows the device for a while slows them all."""
 
-    def __init__(
-        self, artifacts: Sequence[Artifact], runner: Runner, settings: Settings, progress: Progress
-    ) -> None:
+    def __init__(self, artifacts: Sequence[Artifact], runner: Runner, settings: Settings, progress: Progress) -> None:
         self._sessions = [_Session(a, runner, settings, progress) for a in artifacts]
         self._settings = settings
 
@@ -148,7 +146,28 @@ class _Session:
         common += [f"--cores={','.join(map(str, settings.cores))}"] if settings.cores else []
         common += [f"--input-shape={n}={','.join(map(str, s))}" for n, s in self.shapes.items()]
         artifact = self.artifact
-        return self.runner.run(command, artifact.runtime, artifact.path, [*common, *options], self._heard)
+        try:
+            return self.runner.run(command, artifact.runtime, artifact.path, [*common, *options], self._heard)
+        except DeviceError as e:
+            raise DeviceError(f"{e}{self._hints()}") from e
+
+    def _hints(self) -> str:
+        """What about the file may be why it does not run."""
+        hints = []
+        custom = sorted({n.kind for n in self.graph.nodes if n.custom})
+        if custom:
+            hints.append(
+                f"the model has custom operators, which {self.artifact.runtime} may not know: {', '.join(custom)}"
+            )
+        guessed = {
+            n: s
+            for n, s in self.shapes.items()
+            if n not in self.settings.input_shapes and "" not in self.settings.input_shapes
+        }
+        if guessed:
+            shapes = ", ".join(f"{name}={','.join(map(str, shape))}" for name, shape in guessed.items())
+            hints.append(f"the model leaves sizes open, which were taken as {OPEN_SIZE}: {shapes}; give --input-shape")
+        return "".join(f"\n  {hint}" for hint in hints)
 
     def _heard(self, message: Message) -> None:
         if message["type"] == "progress":

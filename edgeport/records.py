@@ -116,8 +116,8 @@ class Launch(msgspec.Struct, frozen=True):
 class OpTime(msgspec.Struct, frozen=True, kw_only=True):
     """One operator that the runtime ran. us: mean over the profiled runs.
 
-    op: the runtime's own kind. class_: a class of the breakdown. module: the path of the PyTorch module or layer that it
-    came from, "" for the network itself, None where it cannot be told. madds: multiply-adds that it computes.
+    op: the runtime's own kind. class_: a class of the breakdown. module: the path of the PyTorch module, or the layer,
+    that it came from, "" for the network itself, None where it cannot be told. madds: multiply-adds that it computes.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The host's side of the agent: starts it through a transport, reads its messages, and turns its failures into errors."""
+"""The host's side of the agent: starts it through a transport, reads its messages, turns its failures into errors."""
 
 import json
 import signal
@@ -51,9 +51,7 @@ class Runner(msgspec.Struct, frozen=True):
     def _agent(self) -> list[str]:
         return [self.transport.python, "-I", self.transport.put(kit.agent_archive())]
 
-    def _messages(
-        self, argv: Sequence[str], what: str, on_message: Callable[[Message], None]
-    ) -> dict[str, Message]:
+    def _messages(self, argv: Sequence[str], what: str, on_message: Callable[[Message], None]) -> dict[str, Message]:
         process = self.transport.start(argv)
         messages: dict[str, Message] = {}
         for line in process.lines(self.timeout):
@@ -65,7 +63,7 @@ class Runner(msgspec.Struct, frozen=True):
             if message["type"] == "hello" and message["protocol"] != PROTOCOL:
                 raise DeviceError(f"the agent on {self.device} speaks protocol {message['protocol']}, not {PROTOCOL}")
         if "error" in messages:
-            raise DeviceError(f"{what} on {self.device}: {messages['error']['text']}")
+            raise DeviceError(f"{what} on {self.device}: {messages['error']['text']}{_runtime_errors(process)}")
         if "bye" not in messages:
             raise DeviceError(f"{what} on {self.device}: {_death(process, messages)}")
         return messages
@@ -82,6 +80,12 @@ def _parsed(line: str) -> Message | None:
     except ValueError:
         return None
     return message if isinstance(message, dict) and "type" in message else None
+
+
+def _runtime_errors(process: Process) -> str:
+    """What the runtime itself wrote of the error."""
+    lines = [line for line in process.last_errors().splitlines() if line.startswith("ERROR")]
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def _death(process: Process, messages: dict[str, Message]) -> str:

@@ -65,7 +65,7 @@ def steal(launch: Launch) -> float | None:
 
 
 def invoke_us(profile: OpProfile) -> float:
-    """Mean time of a whole run by the runtime's own profiler, less what passes between operators: what shares are of."""
+    """Mean time of a run by the runtime's own profiler, less what passes between operators: what shares are of."""
     return (sum(profile.invoke_us) - sum(profile.between_us)) / len(profile.invoke_us)
 
 

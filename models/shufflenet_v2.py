@@ -1,7 +1,7 @@
 """ShuffleNetV2 (Ma et al., ECCV 2018, arXiv 1807.11164), Table 5, in torchvision's structure.
 
 Both branches of a unit that opens a stage end in half of the stage's channels, so that torchvision's published weights
-load; the official code instead keeps the input channels on the shortcut branch, and its weights are not interchangeable.
+load; the official code keeps the input channels on the shortcut branch instead, and its weights do not fit.
 """
 
 import torch
@@ -64,6 +64,12 @@ class InvertedResidual(nn.Module):
         return channel_shuffle(x, 2)
 
 
+def stage(inp: int, out: int, units: int) -> nn.Sequential:
+    """One row of Table 5: a unit of stride 2, then units of stride 1."""
+    rest = [InvertedResidual(out, out, stride=1) for _ in range(units - 1)]
+    return nn.Sequential(InvertedResidual(inp, out, stride=2), *rest)
+
+
 class ShuffleNetV2(nn.Module):
     """Input (N, 3, H, W), H and W at least 32; output (N, num_classes) logits."""
 
@@ -76,13 +82,10 @@ class ShuffleNetV2(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        inp = STEM_CHANNELS
-        for i, (out, units) in enumerate(zip(stages, UNITS, strict=True)):
-            blocks = [InvertedResidual(inp, out, stride=2)]
-            blocks += [InvertedResidual(out, out, stride=1) for _ in range(units - 1)]
-            setattr(self, f"stage{i + 2}", nn.Sequential(*blocks))
-            inp = out
-        self.conv5 = nn.Sequential(*conv1x1(inp, last))
+        self.stage2 = stage(STEM_CHANNELS, stages[0], UNITS[0])
+        self.stage3 = stage(stages[0], stages[1], UNITS[1])
+        self.stage4 = stage(stages[1], stages[2], UNITS[2])
+        self.conv5 = nn.Sequential(*conv1x1(stages[2], last))
         self.fc = nn.Linear(last, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # keeps the signal's size from layer to layer (He et al., 2015)

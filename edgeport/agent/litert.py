@@ -76,12 +76,14 @@ class Session:
         self._libc = C.CDLL(None)
         self._libc.strdup.restype, self._libc.strdup.argtypes = P, [C.c_char_p]
         self._libc.free.argtypes = [P]
-        self._free = DESTRUCTOR(lambda p: self._libc.free(p))
+        self._free = DESTRUCTOR(self._libc.free)
         self._env = self._new("LiteRtCreateEnvironment", [C.c_int, P], 0, None)
         self._model = self._new("LiteRtCreateModelFromFile", [P, C.c_char_p], self._env, model.encode())
         options = self._new("LiteRtCreateOptions", [])
         self._call("LiteRtSetOptionsHardwareAccelerators", [P, C.c_int], options, CPU)
-        self._add_options(options, b"runtime_options_string", b"enable_profiling = %s\n" % str(profiling).lower().encode())
+        self._add_options(
+            options, b"runtime_options_string", b"enable_profiling = %s\n" % str(profiling).lower().encode()
+        )
         self._add_options(options, b"xnnpack", b"num_threads = %d\n" % num_threads)
         self._compiled = self._new("LiteRtCreateCompiledModel", [P, P, P], self._env, self._model, options)
         self._profiler = self._new("LiteRtCompiledModelGetProfiler", [P], self._compiled) if profiling else None
@@ -91,7 +93,7 @@ class Session:
         for i, (before, after) in enumerate(zip(declared, self.inputs)):
             if before.shape != after.shape:
                 self._resize(i, after.shape)
-        self.outputs = self._declared("Output")
+        self.outputs = self._allocated(self._declared("Output"))
         self._ins = self._buffers("Input", self.inputs)
         self._outs = self._buffers("Output", self.outputs)
 
@@ -186,6 +188,13 @@ class Session:
         name = "LiteRtCompiledModelResizeInputTensor"
         types = [P, C.c_size_t, C.c_size_t, C.POINTER(C.c_int), C.c_size_t]
         self._call(name, types, self._compiled, 0, i, dims, len(shape))
+
+    def _allocated(self, outputs: List[Tensor]) -> List[Tensor]:
+        """The outputs with the shapes that they have once the inputs' are known."""
+        layouts = (Layout * len(outputs))()
+        types = [P, C.c_size_t, C.c_size_t, C.POINTER(Layout), C.c_bool]
+        self._call("LiteRtGetCompiledModelOutputTensorLayouts", types, self._compiled, 0, len(outputs), layouts, True)
+        return [t._replace(shape=list(o.dims[: o.rank])) for t, o in zip(outputs, layouts)]
 
     def _buffers(self, kind: str, tensors: List[Tensor]) -> Any:
         array = (P * len(tensors))()

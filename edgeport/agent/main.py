@@ -1,6 +1,7 @@
 """The agent's commands: facts, latency, ops and infer."""
 
 import argparse
+import contextlib
 import gc
 import os
 import shutil
@@ -12,7 +13,7 @@ from . import PROTOCOL, litert, ort, telemetry
 from .messages import AgentError, emit
 from .tensors import filler
 
-RUNTIMES = {"litert": litert.Session, "onnxruntime": ort.Session}
+RUNTIMES: Dict[str, Any] = {"litert": litert.Session, "onnxruntime": ort.Session}
 PROGRESS_NS = 1_000_000_000
 
 
@@ -66,20 +67,25 @@ def infer(args: argparse.Namespace) -> None:
     if len(args.data) != len(session.inputs) or len(args.result) != len(session.outputs):
         counts = f"{len(session.inputs)} inputs and {len(session.outputs)} outputs"
         raise AgentError("usage", f"the model has {counts}; give as many --data and --result")
-    ins = [open(path, "rb") for path in args.data]
-    outs = [open(path, "wb") for path in args.result]
-    for n in range(args.samples):
+    with contextlib.ExitStack() as stack:
+        ins = [stack.enter_context(open(path, "rb")) for path in args.data]
+        outs = [stack.enter_context(open(path, "wb")) for path in args.result]
+        _infer_samples(session, args.samples, ins, outs)
+    emit("inferred", outputs=[t.as_dict() for t in session.outputs])
+
+
+def _infer_samples(session: Any, samples: int, ins: List[Any], outs: List[Any]) -> None:
+    for n in range(samples):
         for i, (f, tensor) in enumerate(zip(ins, session.inputs)):
             data = f.read(tensor.nbytes)
             if len(data) != tensor.nbytes:
-                raise AgentError("usage", f"input {tensor.name!r} has {len(data)} of {tensor.nbytes} bytes in sample {n}")
+                raise AgentError(
+                    "usage", f"input {tensor.name!r} has {len(data)} of {tensor.nbytes} bytes in sample {n}"
+                )
             session.write(i, data)
         session.run()
         for i, out in enumerate(outs):
             out.write(session.read(i))
-    for handle in ins + outs:
-        handle.close()
-    emit("inferred", outputs=[t.as_dict() for t in session.outputs])
 
 
 def _open(args: argparse.Namespace, profiling: bool) -> Any:

@@ -72,7 +72,7 @@ class ApiBase(C.Structure):
 
 
 class Session:
-    """One .onnx file on the CPU provider, all graph optimisations on. Methods raise AgentError with ONNX Runtime's text."""
+    """One .onnx file on the CPU provider, all graph optimisations on. Errors carry ONNX Runtime's own text."""
 
     name = "onnxruntime"
 
@@ -116,7 +116,9 @@ class Session:
     def run(self) -> None:
         self._free_outputs()
         n_in, n_out = len(self._ins), len(self._outs)
-        self._check("run", self._run(self._session, None, self._in_names, self._ins, n_in, self._out_names, n_out, self._outs))
+        self._check(
+            "run", self._run(self._session, None, self._in_names, self._ins, n_in, self._out_names, n_out, self._outs)
+        )
 
     def profiled_runs(self, runs: int) -> List[Dict[str, Any]]:
         """Runs with the profiler on, which ends the session. [{name, op, shapes, us: [...]}] in execution order.

@@ -73,7 +73,7 @@ def _device_model() -> Optional[str]:
 
 
 def _cpu_model() -> Optional[str]:
-    fields = {}
+    fields: Dict[str, str] = {}
     for line in (_read("/proc/cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())

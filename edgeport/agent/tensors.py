@@ -55,9 +55,7 @@ def with_shapes(tensors: Sequence[Tensor], shapes: Dict[str, List[int]]) -> List
     for before, after in zip(tensors, resolved):
         if any(size < 1 for size in after.shape):
             raise AgentError("shape", f"input {after.name!r} has the open shape {after.shape}: give --input-shape")
-        fits = len(before.shape) == len(after.shape) and all(
-            a in (-1, b) for a, b in zip(before.shape, after.shape)
-        )
+        fits = len(before.shape) == len(after.shape) and all(a in (-1, b) for a, b in zip(before.shape, after.shape))
         if not fits and before.shape:
             raise AgentError(
                 "shape", f"input {after.name!r} is {before.shape} in the model, {after.shape} was asked for"

@@ -22,7 +22,7 @@ from edgeport.errors import EdgeportError, ExportError, ModelFileError
 from edgeport.export import calibrate, capture, verify
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
-from edgeport.export.converters import Converter, ConverterFailure, Onnx, Tflite
+from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
 from edgeport.export.job import Job
 from edgeport.export.manifest import MANIFEST, read_manifest
 from edgeport.progress import Progress
@@ -178,7 +178,7 @@ class _Session:
                 if pending:
                     step = f"{converter.format} {pending[0]}"
                     self.progress.started(step)
-        except ConverterFailure as e:
+        except ConverterError as e:
             self._fail(step, self._explained(e))
         except EdgeportError as e:
             self._fail(step, str(e))
@@ -213,7 +213,7 @@ class _Session:
         self.progress.failed(step)
         self.failures.append(f"{step}: {text}")
 
-    def _explained(self, failure: ConverterFailure) -> str:
+    def _explained(self, failure: ConverterError) -> str:
         """The converter's own words, after the operator and the module that they are about."""
         nodes = _nodes_named(self.captured, "\n".join(failure.causes))
         text = str(failure).strip().partition("\n")[0]

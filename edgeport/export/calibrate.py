@@ -4,6 +4,7 @@ import hashlib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MOST_SAMPLES = 256
 RANDOM_SAMPLES = 16
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 class Samples(msgspec.Struct, frozen=True):
@@ -68,7 +69,8 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing, size: tuple[int
     pixels = np.asarray(resized.crop((left, top, left + width, top + height)), np.float32)
     if preprocessing.colors == "BGR":
         pixels = pixels[:, :, ::-1]
-    scaled = (pixels * np.float32(preprocessing.scale) - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
+    mean, std = (np.array(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
+    scaled = (pixels * np.float32(preprocessing.scale) - mean) / std
     return np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32)
 
 
@@ -76,13 +78,17 @@ def _default(inputs: Sequence[TensorInfo], preprocessing: Preprocessing | None) 
     if not _takes_image(inputs):
         generator = np.random.default_rng(0)
         arrays = tuple(_random(generator, info) for info in inputs)
-        return Samples(arrays, "random numbers", "int8 ranges come from random numbers; give --calibration-data FILE.npz")
+        return Samples(
+            arrays, "random numbers", "int8 ranges come from random numbers; give --calibration-data FILE.npz"
+        )
     images = [Image.open(path) for path in sorted(PHOTOS.glob("*.jpg"))]
-    arrays = _image_arrays([view for image in images for view in _views(image)], inputs[0], preprocessing)
-    warning = "int8 ranges come from a few photos that edgeport ships; --calibration-data with your own images is better"
+    array = _image_arrays([view for image in images for view in _views(image)], inputs[0], preprocessing)
+    warning = (
+        "int8 ranges come from a few photos that edgeport ships; --calibration-data with your own images is better"
+    )
     if preprocessing is None:
         warning += ", and the preprocessing is assumed to be ImageNet's: set PREPROCESSING beside the factory"
-    return Samples((arrays,), f"{len(images)} photos of edgeport, {len(arrays)} views", warning)
+    return Samples((array,), f"{len(images)} photos of edgeport, {len(array)} views", warning)
 
 
 def _views(image: Image.Image) -> list[Image.Image]:
@@ -107,7 +113,9 @@ def _folder(folder: Path, inputs: Sequence[TensorInfo], preprocessing: Preproces
         except (UnidentifiedImageError, OSError) as e:
             raise UsageError(f"--calibration-data: {path} cannot be read as an image; remove it") from e
     warning = None if preprocessing else "the preprocessing is assumed to be ImageNet's: set PREPROCESSING"
-    return Samples((_image_arrays(images, inputs[0], preprocessing),), f"{len(images)} images of {folder.name}", warning)
+    return Samples(
+        (_image_arrays(images, inputs[0], preprocessing),), f"{len(images)} images of {folder.name}", warning
+    )
 
 
 def _image_arrays(images: list[Image.Image], info: TensorInfo, preprocessing: Preprocessing | None) -> Array:
@@ -130,7 +138,9 @@ def _npz(path: Path, inputs: Sequence[TensorInfo]) -> Samples:
             raise UsageError(f"--calibration-data {path} has no array {info.name!r}; it has {', '.join(found)}")
         arrays.append(_as_samples(found[info.name], info, path))
     if len({len(a) for a in arrays}) > 1:
-        raise UsageError(f"--calibration-data {path}: its arrays hold {[len(a) for a in arrays]} samples; give as many each")
+        raise UsageError(
+            f"--calibration-data {path}: its arrays hold {[len(a) for a in arrays]} samples; give as many each"
+        )
     return Samples(tuple(arrays), f"{len(arrays[0])} samples of {path.name}")
 
 

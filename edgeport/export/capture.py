@@ -121,7 +121,9 @@ def example_inputs(factory: Factory, asked: Sequence[str]) -> tuple[Tensor, ...]
     elif factory.input_shapes:
         parsed = [(shape, torch.float32) for shape in factory.input_shapes]
     else:
-        raise UsageError(f"the input shape of {factory.source} is unknown; give --input-shape 1,3,224,224, once an input")
+        raise UsageError(
+            f"the input shape of {factory.source} is unknown; give --input-shape 1,3,224,224, once an input"
+        )
     generator = torch.Generator().manual_seed(SEED)
     return tuple(_random(shape, dtype, generator) for shape, dtype in parsed)
 
@@ -148,16 +150,16 @@ def _check_keys(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path)
     missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in found if k not in wanted]
     misshapen = [
-        f"{k} ({tuple(found[k].shape)} in the file, {tuple(wanted[k].shape)} in the network)"
-        for k in wanted
-        if k in found and wanted[k].shape != found[k].shape
+        f"{k} ({tuple(found[k].shape)} in the file, {tuple(tensor.shape)} in the network)"
+        for k, tensor in wanted.items()
+        if k in found and tensor.shape != found[k].shape
     ]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     said = [f"{len(keys)} {what}: {_some(keys)}" for what, keys in problems.items() if keys]
     if said:
         raise ExportError(f"--weights {path} does not fit this network; {'; '.join(said)}")
-    for key in wanted:
-        found.setdefault(key, wanted[key])
+    for key, tensor in wanted.items():
+        found.setdefault(key, tensor)
 
 
 def _some(keys: list[str], most: int = 5) -> str:

@@ -13,7 +13,7 @@ from edgeport.errors import ExportError, causes
 from edgeport.export.job import Job
 
 
-class ConverterFailure(ExportError):
+class ConverterError(ExportError):
     """causes: the converter's error and those behind it, the root last."""
 
     def __init__(self, causes: list[str]) -> None:
@@ -27,7 +27,7 @@ class Converter(Protocol):
     format: str
 
     def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
-        """(precision, file) as each is written, fp32 first. Raises ConverterFailure."""
+        """(precision, file) as each is written, fp32 first. Raises ConverterError."""
         ...
 
     def stop(self) -> None:
@@ -49,7 +49,7 @@ class Onnx:
 
             yield from onnx.convert(job, self._program)
         except Exception as e:  # converters raise what they like
-            raise ConverterFailure(causes(e)) from e
+            raise ConverterError(causes(e)) from e
 
     def stop(self) -> None:
         pass
@@ -94,7 +94,7 @@ class Tflite:
         return True
 
     def _work(self, task: str, job: Job) -> None:
-        """Runs one task of edgeport.export.worker. Raises ConverterFailure."""
+        """Runs one task of edgeport.export.worker. Raises ConverterError."""
         worker = subprocess.Popen(
             [sys.executable, "-m", "edgeport.export.worker", task, msgspec.json.encode(job).decode(), str(self._log)],
             stdin=subprocess.DEVNULL,
@@ -106,4 +106,4 @@ class Tflite:
         said, _ = worker.communicate()
         if worker.returncode:
             ended = f"its process ended with exit code {worker.returncode}; the log is {self._log}"
-            raise ConverterFailure(msgspec.json.decode(said) if said else [ended])
+            raise ConverterError(msgspec.json.decode(said) if said else [ended])

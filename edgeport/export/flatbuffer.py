@@ -58,7 +58,11 @@ class Builder:
         return tuple(int(d) for d in self.subgraph.tensors[tensor].shape)
 
     def operator(
-        self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: tuple[str, dict[str, Any]] | None = None
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        options: tuple[str, dict[str, Any]] | None = None,
     ) -> Any:
         """options: the schema's options table without its "Options", and the fields to set in it."""
         op = schema.OperatorT()

@@ -1,12 +1,11 @@
 """Where the axes of a PyTorch tensor lie in memory that is kept channels last, and how reshapes carry over.
 
-An order is a tuple: axis i in memory is axis order[i] of the PyTorch tensor. (0, 2, 3, 1) is NHWC for NCHW. So a permute
-costs nothing: it only changes the order. A transpose is needed where an operator wants another order, or where a reshape
-merges axes that do not lie side by side.
+An order is a tuple: axis i in memory is axis order[i] of the PyTorch tensor. (0, 2, 3, 1) is NHWC for NCHW. So a
+permute costs nothing: it only changes the order. A transpose is needed where an operator wants another order, or where
+a reshape merges axes that do not lie side by side.
 """
 
 from collections.abc import Sequence
-from math import prod
 
 Order = tuple[int, ...]
 
@@ -43,7 +42,8 @@ def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[tuple[in
     """A reshape as independent pieces: groups of neighbouring axes with equal products, as fine as can be."""
     found, i, j = [], 0, 0
     while i < len(before) or j < len(after):
-        ins, outs = [], []
+        ins: list[int] = []
+        outs: list[int] = []
         left, right = 1, 1
         while True:
             if left <= right and i < len(before) and (left < right or not ins):
@@ -64,13 +64,11 @@ def reshaped(before: Sequence[int], after: Sequence[int], order: Order) -> tuple
     The first equals `order` wherever no data has to move.
     """
     pieces = segments(before, after)
-    piece_of = {axis: n for n, (ins, _) in enumerate(pieces) for axis in ins}
-    # Axes of one piece must lie side by side in PyTorch's order; pieces follow each other as their weightiest axis does.
+    # Axes of one piece must lie side by side, in PyTorch's order; pieces follow each other as they lie now.
     rank = {n: _position(ins, before, order) for n, (ins, _) in enumerate(pieces)}
     sorted_pieces = sorted(range(len(pieces)), key=lambda n: rank[n])
     needed = tuple(axis for n in sorted_pieces for axis in pieces[n][0])
     result = tuple(axis for n in sorted_pieces for axis in pieces[n][1])
-    assert sorted(needed) == sorted(piece_of)
     real = [axis for axis in order if before[axis] != 1]
     moved = [axis for axis in needed if before[axis] != 1]
     return (order if real == moved else needed), result
@@ -82,7 +80,3 @@ def _position(ins: Sequence[int], before: Sequence[int], order: Order) -> float:
         return float(len(order))
     weighty = [axis for axis in ins if before[axis] != 1] or list(ins)
     return min(order.index(axis) for axis in weighty)
-
-
-def elements(shape: Sequence[int]) -> int:
-    return prod(shape)

@@ -4,6 +4,7 @@ Tensors of four dimensions are kept channels last throughout (layout.py), so no 
 does not need, and every operator carries its module's path in its name. What is not known here is left to litert-torch.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ class Lowering:
     def __init__(self, gm: GraphModule) -> None:
         self.gm, self.builder = gm, Builder()
         self.values: dict[Node, Result] = {}
-        self.makers: dict[int, Any] = {}  # tensor -> operator that makes it, while an activation may still be fused
+        self.makers: dict[int, Any] = {}  # tensor -> operator that makes it
 
     def run(self, input_names: Sequence[str], output_names: Sequence[str]) -> bytes:
         """The .tflite file. Raises UnsupportedError."""
@@ -72,7 +73,7 @@ class Lowering:
                 self.values[node] = RULES[node.target](self, node)
         results = self.gm.graph.output_node().args[0]
         assert isinstance(results, (tuple, list))
-        outputs = {}
+        outputs: dict[str, int] = {}
         for name, node in zip(output_names, results, strict=True):
             value = self.ordered(node, layout.channels_last(len(shape_of(node))))
             tensor = value.tensor
@@ -297,12 +298,10 @@ def batch_norm(lowering: Lowering, node: Node) -> Value:
 
 # Element-wise
 
-FUSED = {
+FUSED: dict[Any, Any] = {
     aten.relu.default: Activation.RELU,
-    aten.relu_.default: Activation.RELU,
     aten.relu6.default: Activation.RELU6,
     aten.hardtanh.default: Activation.RELU6,
-    aten.hardtanh_.default: Activation.RELU6,
 }
 ACTIVATION_KINDS = {Activation.RELU: "RELU", Activation.RELU6: "RELU6"}
 
@@ -316,16 +315,16 @@ def rectifier(lowering: Lowering, node: Node) -> Value:
     source = node.args[0]
     assert isinstance(source, Node)
     value = lowering.value(source)
-    maker = lowering.makers.get(value.tensor)
+    maker: Any = lowering.makers.get(value.tensor)
     options = maker.builtinOptions if maker is not None else None
-    alone = len(source.users) == 1 and getattr(options, "fusedActivationFunction", None) == Activation.NONE
-    if alone and not str(node.target).endswith("_.default"):
+    fusable = getattr(options, "fusedActivationFunction", None) == Activation.NONE
+    if fusable and options is not None and len(source.users) == 1:
         options.fusedActivationFunction = activation
         return value
     return lowering.emit(node, ACTIVATION_KINDS[activation], [value.tensor], shape_of(node), value.order)
 
 
-UNARY = {
+UNARY: dict[Any, tuple[str, tuple[str, dict[str, Any]] | None]] = {
     aten.sigmoid.default: ("LOGISTIC", None),
     aten.tanh.default: ("TANH", None),
     aten.hardswish.default: ("HARD_SWISH", ("HardSwish", {})),
@@ -379,12 +378,10 @@ def softmax(lowering: Lowering, node: Node) -> Value:
     return lowering.emit(node, "SOFTMAX", [value.tensor], shape_of(node), wanted, ("Softmax", {"beta": 1.0}))
 
 
-BINARY = {
+BINARY: dict[Any, tuple[str, str]] = {
     aten.add.Tensor: ("ADD", "Add"),
-    aten.add_.Tensor: ("ADD", "Add"),
     aten.sub.Tensor: ("SUB", "Sub"),
     aten.mul.Tensor: ("MUL", "Mul"),
-    aten.mul_.Tensor: ("MUL", "Mul"),
     aten.div.Tensor: ("DIV", "Div"),
 }
 
@@ -546,13 +543,11 @@ def _slice(lowering: Lowering, node: Node, source: Node, axis: int, start: int, 
     return lowering.emit(node, "SLICE", inputs, shape, value.order, ("Slice", {}))
 
 
+@lowers(operator.getitem)
 def getitem(lowering: Lowering, node: Node) -> Value:
     parts = lowering.values[node.args[0]]  # type: ignore[index]
     assert isinstance(parts, list)
     return parts[int(node.args[1])]  # type: ignore[arg-type]
-
-
-RULES[__import__("operator").getitem] = getitem
 
 
 @lowers(
@@ -575,19 +570,19 @@ def reshape(lowering: Lowering, node: Node) -> Value:
 def permute(lowering: Lowering, node: Node) -> Value:
     """Free: only the order changes."""
     value, rank = lowering.value(node.args[0]), len(shape_of(node))
+    axes: list[Any] = list(node.args[1:])
     if node.target == aten.permute.default:
-        dims = [d % rank for d in node.args[1]]  # type: ignore[union-attr]
+        dims = [int(d) % rank for d in axes[0]]
     else:
-        first, second = (node.args[1], node.args[2]) if node.target == aten.transpose.int else (0, rank - 1)
+        first, second = (int(axis) % rank for axis in axes or (0, rank - 1))
         dims = list(range(rank))
-        a, b = int(first) % rank, int(second) % rank  # type: ignore[arg-type]
-        dims[a], dims[b] = dims[b], dims[a]
+        dims[first], dims[second] = second, first
     return Value(value.tensor, layout.permuted(value.order, dims))
 
 
 @lowers(
     *(aten.clone.default, aten.contiguous.default, aten.detach.default, aten.alias.default),
-    *(aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default),
+    *(aten.dropout.default, aten.feature_dropout.default),
 )
 def unchanged(lowering: Lowering, node: Node) -> Value:
     if "dropout" in str(node.target) and node.args[2]:
@@ -598,7 +593,8 @@ def unchanged(lowering: Lowering, node: Node) -> Value:
 @lowers(aten.pad.default, aten.constant_pad_nd.default)
 def pad(lowering: Lowering, node: Node) -> Value:
     source, amounts = node.args[0], node.args[1]
-    assert isinstance(source, Node) and isinstance(amounts, (list, tuple))
+    assert isinstance(source, Node)
+    assert isinstance(amounts, (list, tuple))
     mode = argument(node, 2, "constant") if node.target == aten.pad.default else "constant"
     fill = argument(node, 3 if node.target == aten.pad.default else 2, 0.0) or 0.0
     if mode != "constant" or any(int(a) < 0 for a in amounts):  # type: ignore[arg-type]

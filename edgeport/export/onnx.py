@@ -1,7 +1,7 @@
 """Captured graph -> ONNX by torch.onnx; int8 by ONNX Runtime's quantizer."""
 
+import itertools
 import logging
-import os.path
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,8 +21,6 @@ from edgeport.formats.names import operator_name
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 # What ONNX Runtime's kernels want as activations: VNNI multiplies unsigned by signed bytes, sdot signed by signed.
 ACTIVATIONS = {"x86": QuantType.QUInt8, "arm": QuantType.QInt8}
-# Softmax and its kin lose too much in eight bits and are a sliver of the time.
-EDGE_KINDS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def convert(job: Job, program: torch.export.ExportedProgram) -> Iterator[tuple[str, Path]]:
@@ -77,7 +75,8 @@ def _shared(node: ir.Node, modules: dict[ir.Node, str | None]) -> str:
     """The innermost module that holds all readers of what the node makes."""
     readers = [modules.get(use.node) for value in node.outputs for use in value.uses()]
     paths = [path.split(".") for path in readers if path is not None]
-    return ".".join(os.path.commonprefix(paths)) if paths else ""
+    shared = [scopes[0] for scopes in itertools.takewhile(lambda s: len(set(s)) == 1, zip(*paths, strict=False))]
+    return ".".join(shared)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]

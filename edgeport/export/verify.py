@@ -51,9 +51,9 @@ def compare(reference: Outputs, outputs: Outputs) -> Verification:
     )
 
 
-def _top1(output: NDArray[np.float64]) -> NDArray[np.intp]:
+def _top1(output: NDArray[np.float64]) -> Array:
     """The largest entry of each sample; that of each row where an output has rows."""
-    return np.argmax(output.reshape(len(output), -1), axis=-1)
+    return np.asarray(np.argmax(output.reshape(len(output), -1), axis=-1))
 
 
 def _stored(array: Array, info: TensorInfo) -> Array:

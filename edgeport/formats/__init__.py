@@ -12,7 +12,8 @@ __all__ = ["Graph", "Node", "Tensor", "read"]
 def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """input_shapes: sizes by input name where the file leaves them open; shapes inside follow where they can.
 
-    Raises ModelFileError for a file that is missing, damaged or of another kind."""
+    Raises ModelFileError for a file that is missing, damaged or of another kind.
+    """
     if not path.is_file():
         raise ModelFileError(f"there is no file {path}")
     if path.suffix.lower() == ".tflite":

@@ -22,7 +22,8 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """An operator. kind: the format's own name for it. module: see formats.names. madds: None where unknown.
+    """An operator. kind: the format's own name for it. custom: not of the format, but of whoever made the file.
+    module: see formats.names. madds: None where unknown.
 
     permutation, axis and indices are set where the operator has them and they are constant: those of a transpose, and
     of an operator that moves whole slices along one axis.
@@ -34,6 +35,7 @@ class Node(msgspec.Struct, frozen=True):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     module: str | None
+    custom: bool = False
     madds: int | None = 0
     permutation: tuple[int, ...] | None = None
     axis: int | None = None

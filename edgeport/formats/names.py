@@ -18,8 +18,7 @@ def operator_name(module: str, operator: str) -> str:
 
 def module_of(name: str) -> str | None:
     """The path in dotted form, "" for the network itself, None where the name carries none."""
-    parts = [part for part in name.split(";") if part.strip("0123456789")]
-    name = parts[-1] if parts else name  # a fused operator lists its parts last first
+    name = layer_of(name)
     if "/" not in name:
         return None
     scopes = name.split("/")
@@ -30,11 +29,17 @@ def module_of(name: str) -> str | None:
     return ".".join(scopes[:-1])
 
 
+def layer_of(name: str) -> str:
+    """The operator's own name; of a fused one, which lists its parts last first, that of its first part."""
+    parts = [part for part in name.split(";") if part.strip("0123456789")]
+    return parts[-1] if parts else name
+
+
 def _torch_scopes(scopes: list[str]) -> str:
     """A scope may repeat the path so far: layer1, layer1.0, conv1 is layer1.0.conv1."""
     path = ""
     for scope in scopes:
-        repeats = path and scope.startswith(f"{path.rpartition('.')[2]}.") or scope.startswith(f"{path}.")
+        repeats = (path and scope.startswith(f"{path.rpartition('.')[2]}.")) or scope.startswith(f"{path}.")
         if path and scope.startswith(f"{path}."):
             path = scope
         elif path and repeats:

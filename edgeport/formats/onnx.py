@@ -20,7 +20,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 WEIGHTS = {"QLinearConv": 3, "QGemm": 3, "QLinearMatMul": 3}
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv")
 PRODUCTS = ("Gemm", "MatMul", "FusedGemm", "FusedMatMul", "QGemm", "QLinearMatMul", "MatMulInteger")
-DTYPES = {
+DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.DOUBLE: "float64",
     onnx.TensorProto.FLOAT16: "float16",
@@ -43,7 +43,7 @@ def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) ->
             _set_shape(value, (input_shapes or {})[value.name])
     try:
         model = shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # noqa: BLE001  an optional help: the checker of foreign domains raises what it likes
+    except Exception:
         return _Reader(model).graph()
     return _Reader(model).graph()
 
@@ -53,7 +53,11 @@ class _Reader:
         self.model = model
         self.constants = {t.name: t for t in model.graph.initializer}
         self.constants |= {
-            n.output[0]: a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"
+            n.output[0]: a.t
+            for n in model.graph.node
+            if n.op_type == "Constant"
+            for a in n.attribute
+            if a.name == "value"
         }
         self.tensors = {name: _constant_tensor(t) for name, t in self.constants.items()}
         for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
@@ -83,7 +87,7 @@ class _Reader:
         return TensorInfo(value.name, tensor.shape or (), tensor.dtype, layout, quantization)
 
     def _edge_quantization(self, name: str, nodes: Sequence[onnx.NodeProto], side: str) -> Quantization | None:
-        """Of an integer input or output: that of the DequantizeLinear that reads it or the QuantizeLinear that makes it."""
+        """Of an integer input, that of the DequantizeLinear that reads it; of an output, of what makes it."""
         kind = "DequantizeLinear" if side == "input" else "QuantizeLinear"
         for node in nodes:
             if node.op_type == kind and name in (node.input[0], node.output[0]):

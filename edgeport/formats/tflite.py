@@ -80,7 +80,8 @@ class _Reader:
         op = self.subgraph.Operators(index)
         code = self.model.OperatorCodes(op.OpcodeIndex())
         kind = self.kinds[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-        if kind == "CUSTOM":
+        custom = kind == "CUSTOM"
+        if custom:
             kind = (code.CustomCode() or b"CUSTOM").decode()
         inputs = [self.tensors[i] if i >= 0 else None for i in _ints(op.InputsAsNumpy())]
         outputs = [self.tensors[i] for i in _ints(op.OutputsAsNumpy())]
@@ -92,6 +93,7 @@ class _Reader:
             inputs=tuple(t.name for t in inputs if t),
             outputs=tuple(t.name for t in outputs),
             module=module_of(name),
+            custom=custom,
             madds=_madds(kind, inputs, outputs),
             permutation=self._constant(op, 1) if kind == "TRANSPOSE" else None,
             axis=self._axis(kind, op, inputs, outputs),

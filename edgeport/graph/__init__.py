@@ -24,7 +24,7 @@ def run_passes(gm: torch.fx.GraphModule, formats: tuple[str, ...]) -> dict[str, 
     """Runs the passes that serve exactly these formats. {name of the pass: nodes that it changed}."""
     changes = {}
     for module in passes():
-        if module.FORMATS == formats:
+        if formats == module.FORMATS:
             changes[module.__name__.rpartition(".")[2]] = int(module.run(gm))
             gm.graph.lint()
             gm.recompile()

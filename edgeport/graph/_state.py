@@ -16,7 +16,7 @@ def get_state(gm: torch.fx.GraphModule, node: Any) -> torch.Tensor | None:
 
 
 def add_state(gm: torch.fx.GraphModule, name: str, value: torch.Tensor, before: torch.fx.Node) -> torch.fx.Node:
-    """A get_attr node, placed before another, for a new parameter of that name, or of name_1 and so on if it is taken."""
+    """A get_attr node, placed before another, for a new parameter of that name; name_1 and so on if it is taken."""
     path, _, leaf = name.rpartition(".")
     owner, free, n = gm.get_submodule(path), leaf, 0
     while hasattr(owner, free) and getattr(owner, free) is not None:

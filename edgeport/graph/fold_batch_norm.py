@@ -1,5 +1,7 @@
 """Multiplies a batch normalisation in evaluation mode into the convolution or linear layer that it follows."""
 
+from typing import Any
+
 import torch
 from torch.fx import GraphModule, Node
 
@@ -10,7 +12,7 @@ ORDER = 10
 
 aten = torch.ops.aten
 # Which axis of the weights belongs to the output channels.
-OUTPUT_AXIS = {
+OUTPUT_AXIS: dict[Any, int] = {
     aten.conv1d.default: 0,
     aten.conv2d.default: 0,
     aten.conv3d.default: 0,

@@ -1,6 +1,7 @@
 """Turns in-place operators into their functional forms where nobody can tell: relu_ into relu.
 
-An in-place operator overwrites its input, so the forms agree only when nothing reads that input (or a view of it) later.
+An in-place operator overwrites its input, so the forms agree only when nothing reads that input
+(or a view of it) later.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Gives a graph channels-last inputs and outputs: each four-dimensional one becomes N, H, W, C, as TFLite keeps images."""
+"""Gives a graph channels-last inputs and outputs: four-dimensional ones become N, H, W, C, as TFLite keeps images."""
 
 import torch
 from torch.fx import GraphModule, Node

@@ -52,7 +52,10 @@ def _draw(axes: Any, results: Sequence[Result]) -> None:
     for name, color in COLORS.items():
         widths = [shares[name] * m for shares, m in zip(columns, medians, strict=True)]
         bars = axes.barh(labels, widths, left=starts, color=color, label=name, height=0.62)
-        shown = [f"{s[name]:.0%}" if s[name] > 0.06 and w > 0.04 * max(medians) else "" for s, w in zip(columns, widths, strict=True)]
+        shown = [
+            f"{s[name]:.0%}" if s[name] > 0.06 and w > 0.04 * max(medians) else ""
+            for s, w in zip(columns, widths, strict=True)
+        ]
         axes.bar_label(bars, shown, label_type="center", color="white", fontsize=8)
         starts = [s + w for s, w in zip(starts, widths, strict=True)]
     for y, m in enumerate(medians):

@@ -12,9 +12,9 @@ from edgeport.reports import View, rows
 
 
 def render(results: Sequence[Result], view: View) -> str:
-    console = Console(file=StringIO(), width=view.width, color_system=None, legacy_windows=False)
+    console = Console(file=StringIO(), width=view.width, highlight=False, color_system=None, legacy_windows=False)
     for n, table in enumerate(rows.tables(results, view)):
-        shown = Table(title=table.title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
+        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(table.header):
             numeric = i in table.numeric
             shown.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
@@ -22,6 +22,7 @@ def render(results: Sequence[Result], view: View) -> str:
             shown.add_row(*(cell.replace("[", "\\[") for cell in row))
         if n:
             console.print()
+        console.print(table.title, markup=False, highlight=False)
         console.print(shown)
     file = console.file
     assert isinstance(file, StringIO)

@@ -38,7 +38,19 @@ def label(result: Result) -> str:
 
 
 def latencies(results: Sequence[Result]) -> Table:
-    header = ("runtime", "precision", "median ms", "p10", "p90", "min", "± launches", "first ms", "init ms", "peak MiB", "verdict")
+    header = (
+        "runtime",
+        "precision",
+        "median ms",
+        "p10",
+        "p90",
+        "min",
+        "± launches",
+        "first ms",
+        "init ms",
+        "peak MiB",
+        "verdict",
+    )
     rows = tuple(_latency_row(r) for r in results)
     first = results[0]
     chip = first.facts.get("cpu_model") or first.facts.get("machine")
