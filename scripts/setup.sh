@@ -1,74 +1,133 @@
 # shellcheck shell=bash
-# Sourced by scripts/demo and scripts/test: goes to the repository's root, makes .venv there, installs edgeport into it
-# with everything at the versions of constraints.txt, and activates it. Says nothing and takes no time when that is done.
+# Sourced by scripts/demo and scripts/test: goes to the repository's root, makes .venv, installs edgeport in it with all
+# that it needs at the versions of constraints.txt, and puts it first in PATH. Where that is done already, it takes no
+# time and says nothing.
 #
-# PYTHON=/path/to/python3.11 chooses the interpreter. pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) apply; with
-# an index that serves a CPU build of torch, the several gigabytes of CUDA libraries are not downloaded.
+# PYTHON=/path/to/python3.11 chooses the interpreter. pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) apply: with
+# an index that serves a CPU build of torch, gigabytes of CUDA libraries are spared.
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-cd "$root"
-unset PYTHONPATH PYTHONHOME # of another installation: its packages would be taken for installed ones
+unset PYTHONPATH PYTHONHOME # packages of another installation would be taken for installed ones
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_USER=0
 
-venv=.venv
-stamp="$venv/.edgeport-installed"   # written last: what the installation was made from
-unfinished="$venv/.edgeport-installing" # there from first to last: an interrupted installation is begun anew
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+venv="$root/.venv"
+stamp="$venv/.edgeport-installed"       # what the installation was made from; written last
+unfinished="$venv/.edgeport-installing" # there while pip works: an installation that was cut off is made anew
 log="$venv/install.log"
 
-say() { printf '%s\n' "$*" >&2; }
+say() { printf '%s\n' "$@" >&2; }
+
 die() {
     say "$@"
     exit 1
 }
 
-# can_apt: whether we may install Debian's packages ourselves.
+set_up() {
+    cd "$root" || exit
+    if ! usable; then
+        choose_python
+        need_venv
+        say "Making .venv with Python $(version "$python") ($python)"
+        "$python" -m venv --clear "$venv" || die "$python could not make $venv; the reason stands above."
+    fi
+    if [[ "$(cat "$stamp" 2>/dev/null)" != "$(fingerprint)" ]]; then
+        install
+        fingerprint >"$stamp"
+    fi
+    export PATH="$venv/bin:$PATH" VIRTUAL_ENV="$venv"
+}
+
+# Whether .venv is whole, was made where it is now (it cannot be moved) and is of the Python that is asked for.
+usable() {
+    local found
+    found="$(version "$venv/bin/python")"
+    [[ -n "$found" && ! -e "$unfinished" ]] || return 1
+    grep -qF "$venv" "$venv/bin/activate" || return 1
+    [[ -z "${PYTHON:-}" || "$(version "$PYTHON")" == "$found" ]]
+}
+
+# What an installation depends on, as one word.
+fingerprint() {
+    "$venv/bin/python" -c '
+import hashlib, pathlib, sys
+content = [pathlib.Path(name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+print(hashlib.sha256(b"\0".join([sys.version.encode(), *content])).hexdigest())'
+}
+
+# 3.11, or nothing where it does not run: asked of the interpreter, as pyenv has commands for versions that are not there.
+version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
+
+# Sets python. Everything is tested with 3.11; torch and LiteRT come as wheels for 3.12 and 3.13 too.
+choose_python() {
+    if [[ -n "${PYTHON:-}" ]]; then
+        python="$PYTHON"
+        case "$(version "$python")" in
+            '') die "PYTHON=$PYTHON does not run; give the path of Python 3.11, or unset PYTHON." ;;
+            2.* | 3.? | 3.10) die "PYTHON=$PYTHON is Python $(version "$python"); edgeport needs 3.11." ;;
+        esac
+    elif ! find_python; then
+        ! can_apt || apt_install python3.11 python3.11-venv || apt_install python3 python3-venv || true
+        find_python || die "edgeport needs Python 3.11, and none was found (python3 is $(describe python3))." \
+            "Debian 12, Ubuntu 22.04: sudo apt-get install python3.11 python3.11-venv" \
+            "Then run this again; PYTHON=/path/to/python3.11 chooses one that is not in PATH."
+    fi
+    [[ "$(version "$python")" == 3.11 ]] ||
+        say "Note: Python 3.11 is what edgeport is tested with; this is $(version "$python")."
+}
+
+find_python() {
+    for python in python3.11 python3 python3.12 python3.13; do
+        case "$(version "$python")" in 3.11 | 3.12 | 3.13) return 0 ;; esac
+    done
+    return 1
+}
+
+describe() {
+    local found
+    found="$(version "$1")"
+    printf '%s' "${found:-missing}"
+}
+
+# Debian and Ubuntu keep half of the standard library's venv in a package of its own.
+need_venv() {
+    local package
+    package="python$(version "$python")-venv"
+    has_venv && return
+    ! can_apt || apt_install "$package" || true
+    has_venv || die "$python cannot make virtual environments: its venv or ensurepip module is missing." \
+        "Debian, Ubuntu: sudo apt-get install $package" "Then run this again."
+}
+
+has_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
+
+# Whether Debian's packages can be installed without asking anyone.
 can_apt() { [[ "$(id -u)" == 0 && -e /etc/debian_version ]] && command -v apt-get >/dev/null; }
 
-apt_refreshed=
 apt_install() {
-    say "Installing $* with apt-get ..."
-    if [[ -z "$apt_refreshed" ]]; then
-        apt-get update -qq </dev/null >/dev/null || true
-        apt_refreshed=1
-    fi
+    say "Installing $* with apt-get"
+    [[ -n "${apt_updated:-}" ]] || apt-get update -qq </dev/null >/dev/null 2>&1 || true
+    apt_updated=1
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null 2>&1
 }
 
-# Runs the interpreter instead of trusting its name: a pyenv shim exists for versions that are not there.
-version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
-
-# The first suitable interpreter, or nothing. torch and LiteRT come as wheels for certain Python versions: 3.11 is the
-# one everything is tested with; there are wheels for 3.12 and 3.13 too.
-find_python() {
-    local candidate
-    for candidate in python3.11 python3 python3.12 python3.13; do
-        case "$(version_of "$candidate")" in
-            3.11 | 3.12 | 3.13)
-                command -v "$candidate"
-                return
-                ;;
-        esac
-    done
+install() {
+    say "Installing edgeport and what it needs into .venv: some minutes and 3 GB, more where torch is a CUDA build"
+    : >"$unfinished"
+    local pip=("$venv/bin/python" -m pip install --progress-bar off -c constraints.txt -e '.[dev,plot]')
+    if ! "${pip[@]}" </dev/null 2>&1 | follow; then
+        say '' 'pip failed. The end of its output:' ''
+        tail -n 15 "$log" >&2
+        die '' "All of it is in ${log#"$root"/}. With network access to a package index, run this again."
+    fi
+    rm "$unfinished"
 }
 
-choose_python() {
-    local version
-    if [[ -n "${PYTHON:-}" ]]; then
-        python="$(command -v "$PYTHON" || true)"
-        version="$(version_of "$PYTHON")"
-        case "$version" in
-            3.11 | 3.12 | 3.13) ;;
-            '') die "PYTHON=$PYTHON does not run. Give the path of a Python 3.11, or unset PYTHON." ;;
-            *) die "PYTHON=$PYTHON is Python $version; edgeport needs 3.11 (3.12 and 3.13 work too)." ;;
-        esac
-    else
-        python="$(find_python)"
-        if [[ -z "$python" ]] && can_apt; then
-            apt_install python3.11 python3.11-venv || apt_install python3 python3-venv || true
-            python="$(find_python)"
-        fi
-        [[ -n "$python" ]] || die \
-            "Python 3.11 was not found (python3 is ${found:-$(version_of python3 | sed 's/^$/missing/')})." \
-            "Debian, Ubuntu: sudo apt-get install python3.11 python3.11-venv"
-    fi
+# Keeps pip's output in the log. On a terminal, shows what it is at on one line.
+follow() {
+    local line
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+        [[ ! -t 2 ]] || printf '\r\033[K  %.76s' "$line" >&2
+    done >"$log"
+    [[ ! -t 2 ]] || printf '\r\033[K' >&2
 }

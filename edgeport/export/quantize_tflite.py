@@ -1,8 +1,10 @@
 """fp32.tflite -> int8.tflite by ai-edge-quantizer: static, weights int8 per channel, activations int8."""
 
 import numpy as np
-from ai_edge_quantizer import qtyping, quantizer, recipe
+from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
+from ai_edge_quantizer.calibrator import CalibrationMode
+from ai_edge_quantizer.utils import qsv_utils
 
 from edgeport.export.job import Job
 
@@ -19,6 +21,13 @@ def run(job: Job) -> None:
             quantize.update_quantization_recipe(EVERYTHING, edge, algorithm_key=AlgorithmName.NO_QUANTIZE)
     arrays = [a.transpose(0, 1, 3, 4, 2) if a.ndim == 5 else a for a in job.samples()]
     samples = [dict(zip(job.input_names, map(np.ascontiguousarray, s), strict=True)) for s in zip(*arrays, strict=True)]
-    ranges = quantize.calibrate({SIGNATURE: samples}, num_threads=1)
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(quantize.get_quantization_recipe())
+    # The quantizer's own calibrate() keeps a moving average, which forgets the extremes of all but the first samples.
+    extremes = calibrator.Calibrator(
+        data, num_threads=1, mode=CalibrationMode.CALIBRATION_PROFILER_BASED, qsv_update_func=qsv_utils.min_max_update
+    )
+    extremes.calibrate({SIGNATURE: samples}, manager)
+    ranges = extremes.get_model_qsvs()
     quantized = quantize.quantize(ranges, enable_progress_report=False).quantized_model
     (job.folder / "int8.tflite").write_bytes(quantized)

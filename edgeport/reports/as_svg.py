@@ -32,7 +32,7 @@ def render(results: Sequence[Result], view: View) -> str:
     profiled = [r for r in results if r.profile]
     if not profiled:
         raise UsageError("--format svg draws breakdowns; leave out --no-ops")
-    figure, axes = pyplot.subplots(figsize=(8, 1.4 + 0.5 * len(profiled)), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(8, 1.5 + 0.5 * len(profiled)), layout="constrained")
     _draw(axes, profiled)
     first = profiled[0]
     threads = f"{first.num_threads} thread{'s' * (first.num_threads > 1)}"
@@ -65,4 +65,4 @@ def _draw(axes: Any, results: Sequence[Result]) -> None:
     axes.set_xlabel("median latency, ms (batch 1), cut by the profiled shares", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(ncols=len(COLORS), fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.45, -0.62))
+    axes.figure.legend(ncols=len(COLORS), fontsize=8, frameon=False, loc="outside lower center")

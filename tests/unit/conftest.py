@@ -1,0 +1,7 @@
+"""Settings of all unit tests."""
+
+from hypothesis import settings
+
+# No deadline: a busy machine is no failure. Always the same examples: a change fails in its own run, not in a later one.
+settings.register_profile("edgeport", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("edgeport")
