@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from edgeport import __version__, catalog, display, errors
@@ -23,6 +22,8 @@ app = typer.Typer(
 )
 
 Strings = list[str]
+# What typer raises for a wrong command line. It keeps its copy of click private; BadParameter is the one that it shows.
+CommandLineError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def main() -> NoReturn:
@@ -34,15 +35,15 @@ def run(argv: Sequence[str]) -> int:
     """The exit code. Every error that a user can cause becomes one message."""
     try:
         app(list(argv), prog_name="edgeport", standalone_mode=False)
-    except click.exceptions.Exit as e:
+    except typer.Exit as e:
         return e.exit_code
-    except click.ClickException as e:
+    except CommandLineError as e:
         e.show()
         return errors.EXIT_USAGE
     except EdgeportError as e:
         _complain(str(e))
         return e.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; files already complete were kept, nothing else was written")
         return _leave(errors.EXIT_INTERRUPTED)
     except BrokenPipeError:

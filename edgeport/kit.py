@@ -1,5 +1,6 @@
 """What a device is handed: the agent in one file, and the runtimes' shared libraries."""
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -29,6 +30,7 @@ class Library(msgspec.Struct, frozen=True):
     version: str
 
 
+@functools.cache
 def agent_archive() -> Path:
     """The agent as one runnable zip file, named by its content, in edgeport's cache."""
     data = _zip_agent()
@@ -39,6 +41,7 @@ def agent_archive() -> Path:
     return path
 
 
+@functools.cache
 def library(runtime: str) -> Library:
     """The runtime's library as installed on this machine; the runtime itself is not imported."""
     distribution, package, pattern = RUNTIMES[runtime]

@@ -49,7 +49,8 @@ class Runner(msgspec.Struct, frozen=True):
         return dict(facts)
 
     def _agent(self) -> list[str]:
-        return [self.transport.python, "-I", self.transport.put(kit.agent_archive())]
+        # -I and -S: nothing of the user's environment or of installed packages, which the agent does not need
+        return [self.transport.python, "-I", "-S", self.transport.put(kit.agent_archive())]
 
     def _messages(self, argv: Sequence[str], what: str, on_message: Callable[[Message], None]) -> dict[str, Message]:
         process = self.transport.start(argv)
