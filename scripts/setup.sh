@@ -3,8 +3,8 @@
 # that it needs at the versions of constraints.txt, and puts it first in PATH. Where that is done already, it takes no
 # time and says nothing.
 #
-# PYTHON=/path/to/python3.11 chooses the interpreter. pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) apply: with
-# an index that serves a CPU build of torch, gigabytes of CUDA libraries are spared.
+# PYTHON=/path/to/python3.11 chooses the interpreter. pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) apply:
+# with an index that serves a CPU build of torch, gigabytes of CUDA libraries are spared.
 
 unset PYTHONPATH PYTHONHOME # packages of another installation would be taken for installed ones
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_USER=0
@@ -54,7 +54,7 @@ content = [pathlib.Path(name).read_bytes() for name in ("pyproject.toml", "const
 print(hashlib.sha256(b"\0".join([sys.version.encode(), *content])).hexdigest())'
 }
 
-# 3.11, or nothing where it does not run: asked of the interpreter, as pyenv has commands for versions that are not there.
+# Prints 3.11, or nothing where it does not run (pyenv has commands for versions that are not there).
 version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
 
 # Sets python. Everything is tested with 3.11; torch and LiteRT come as wheels for 3.12 and 3.13 too.
@@ -122,12 +122,13 @@ install() {
     rm "$unfinished"
 }
 
-# Keeps pip's output in the log. On a terminal, shows what it is at on one line.
+# Keeps pip's output in the log. On a terminal, shows on one line what it is at.
 follow() {
     local line
     while IFS= read -r line; do
         printf '%s\n' "$line"
-        [[ ! -t 2 ]] || printf '\r\033[K  %.76s' "$line" >&2
+        [[ -t 2 && "$line" =~ ^\ *(Collecting|Downloading|Building|Installing)\  ]] || continue
+        printf '\r\033[K  %.76s' "${line# }" >&2
     done >"$log"
     [[ ! -t 2 ]] || printf '\r\033[K' >&2
 }

@@ -60,7 +60,7 @@ def export(request: Request, folder: Path, runner: Runner, progress: Progress) -
 
     Raises ExportError that names each file that was not written, and why.
     """
-    with _session(request, folder, progress) as session:
+    with _session(request, folder, progress, folder / LOG) as session:
         session.prepare()
         return session.convert(runner)
 
@@ -68,9 +68,10 @@ def export(request: Request, folder: Path, runner: Runner, progress: Progress) -
 def export_cached(request: Request, runner: Runner, progress: Progress) -> Path:
     """The folder of an export with the same network, weights, samples, options and versions: made only once."""
     cache = files.cache_folder("exports")
+    log = files.cache_folder("logs") / f"{request.name}.log"  # outlives a failed export, whose folder goes
     with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as temporary:
         made = Path(temporary) / "export"
-        with _session(request, made, progress) as session:
+        with _session(request, made, progress, log) as session:
             session.prepare()
             folder = cache / session.identity()
             if (folder / MANIFEST).is_file():
@@ -82,9 +83,8 @@ def export_cached(request: Request, runner: Runner, progress: Progress) -> Path:
 
 
 @contextlib.contextmanager
-def _session(request: Request, folder: Path, progress: Progress) -> Iterator["_Session"]:
+def _session(request: Request, folder: Path, progress: Progress, log: Path) -> Iterator["_Session"]:
     files.writable_folder(folder)
-    log = folder / LOG
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".converting-") as work:
         session = _Session(request, folder, Path(work), log, progress)

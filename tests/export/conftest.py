@@ -1,7 +1,19 @@
-"""Settings of all export tests."""
+"""What all export tests share."""
 
-from hypothesis import settings
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
-# No deadline: a busy machine is no failure. Derandomised, so that a change breaks the run that made it, not a later one.
-settings.register_profile("edgeport-export", deadline=None, derandomize=True, max_examples=15, database=None)
-settings.load_profile("edgeport-export")
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own, for this process and for the commands that it runs."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("EDGEPORT_CACHE")
+    os.environ["EDGEPORT_CACHE"] = str(folder)
+    yield folder
+    os.environ.pop("EDGEPORT_CACHE")
+    if before is not None:
+        os.environ["EDGEPORT_CACHE"] = before

@@ -2,6 +2,6 @@
 
 from hypothesis import settings
 
-# No deadline: a busy machine is no failure. Always the same examples: a change fails in its own run, not in a later one.
+# No deadline: a busy machine is no failure. The same examples each time: a change fails in its own run, not later.
 settings.register_profile("edgeport", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("edgeport")

@@ -1,4 +1,4 @@
-"""From a profiler's rows to the operators of the file: alignment, classes, shuffles, names that survive optimisation."""
+"""From a profiler's rows to the operators of the file: alignment, classes, shuffles, what names remain."""
 
 from collections import Counter
 from collections.abc import Sequence

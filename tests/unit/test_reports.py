@@ -1,0 +1,209 @@
+"""Every report format on two results, one with a profile and one without."""
+
+import csv
+import json
+import sys
+import xml.etree.ElementTree as ET
+from io import StringIO
+from typing import Any
+
+import pytest
+from small_results import launch, op, profile, result, shufflenet_profile
+
+from edgeport import reports
+from edgeport.attribution import CLASS_NAMES
+from edgeport.breakdown import ROOT, UNATTRIBUTED
+from edgeport.errors import UsageError
+from edgeport.records import Result
+from edgeport.reports import View
+
+BY = ("class", "op", "module")
+PROFILED = result([launch(1234.5, 1240, 1300), launch(1250)], shufflenet_profile())
+PLAIN = result([launch(1.25)], None, precision="fp32", runtime="onnxruntime", file="shufflenet_v2.fp32.onnx")
+BOTH = [PROFILED, PLAIN]
+DOCUMENT = {
+    *("schema", "model", "file", "device", "emulated", "runtime", "runtime_version", "precision", "num_threads"),
+    *("cores", "inputs", "verdict", "latency_ms", "init_ms", "first_inference_ms", "peak_memory_bytes", "classes"),
+    *("unattributed_share", "profiler_overhead", "invoke_us", "ops", "raw", "facts"),
+}
+
+
+def test_formats_are_those_of_the_files_in_the_folder() -> None:
+    assert {"table", "json", "csv", "markdown", "svg"} <= set(reports.format_names())
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("format", reports.format_names())
+def test_every_format_shows_two_results_under_every_view(format: str, by: str) -> None:
+    if format == "svg":
+        pytest.importorskip("matplotlib")
+    text = reports.render(BOTH, format, View(by=by))
+    assert "litert" in text
+    assert text.endswith("\n")
+
+
+def test_a_misspelt_format_gets_the_nearest_ones() -> None:
+    with pytest.raises(UsageError, match=r"unknown format 'markdwon'.*csv.*did you mean markdown"):
+        reports.check("markdwon")
+    with pytest.raises(UsageError, match="unknown format"):
+        reports.render(BOTH, "rows", View())
+
+
+# JSON
+
+
+def documents(results: list[Result]) -> Any:
+    return json.loads(reports.render(results, "json", View()))
+
+
+def test_json_has_one_object_for_one_result_and_a_list_for_several() -> None:
+    assert set(documents([PROFILED])) == DOCUMENT
+    assert [set(document) for document in documents(BOTH)] == [DOCUMENT, DOCUMENT]
+
+
+def test_json_tells_the_latency_and_what_it_was_made_of() -> None:
+    document = documents([PROFILED])
+    latency = {"median": 1245.0, "p10": 1236.15, "p90": 1285.0, "min": 1234.5, "launch_std": pytest.approx(7.0710678)}
+    assert document["schema"] == 1
+    assert document["latency_ms"] == latency
+    assert document["raw"]["samples_ns"] == [[1234500000, 1240000000, 1300000000], [1250000000]]
+    assert (document["init_ms"], document["first_inference_ms"]) == (100, 9)
+    assert document["peak_memory_bytes"] == 50 * 2**20
+    assert document["file"] == {"name": "shufflenet_v2.int8.tflite", "sha256": "0" * 64, "size_bytes": 2_500_000}
+
+
+def test_json_breaks_the_time_down_by_class_and_operator() -> None:
+    document = documents([PROFILED])
+    assert list(document["classes"]) == list(CLASS_NAMES)
+    assert document["classes"]["conv"] == {"us": 500, "share": 0.5}
+    assert document["unattributed_share"] == pytest.approx(0.1)
+    assert document["invoke_us"] == 1000
+    first, shuffle = document["ops"][:2]
+    assert (first["class"], first["module"], first["gmacs"]) == ("conv", "stage2.0.branch1.0", pytest.approx(100))
+    assert (shuffle["class"], shuffle["gmacs"], shuffle["share"]) == ("shuffle", None, pytest.approx(0.2))
+
+
+def test_json_of_a_result_without_a_profile_says_null_and_not_zero() -> None:
+    document = documents([PLAIN])
+    assert (document["classes"], document["ops"]) == ({}, [])
+    absent = ("unattributed_share", "profiler_overhead", "invoke_us")
+    assert [document[key] for key in absent] == [None, None, None]
+    assert document["raw"]["profile"] is None
+
+
+def test_json_says_that_a_device_was_emulated() -> None:
+    assert documents([result(facts={"emulated": True})])["emulated"] is True
+
+
+# CSV
+
+
+def rows(results: list[Result], by: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(StringIO(reports.render(results, "csv", View(by=by, depth=1)))))
+
+
+@pytest.mark.parametrize(("by", "count"), [("class", 6), ("op", 6), ("module", 4)])
+def test_csv_has_a_row_for_each_line_and_one_for_a_result_without_a_profile(by: str, count: int) -> None:
+    found = rows(BOTH, by)
+    assert [row["precision"] for row in found] == ["int8"] * count + ["fp32"]
+    assert all(None not in row and None not in row.values() for row in found)
+
+
+def test_csv_holds_the_numbers_of_the_breakdown() -> None:
+    found = rows([PROFILED], "class")
+    assert [(row["class"], float(row["us"])) for row in found][:2] == [("conv", 500), ("elemwise", 100)]
+    assert sum(float(row["share"]) for row in found) == pytest.approx(1)
+    assert {row["median_ms"] for row in found} == {"1245.000000"}
+
+
+def test_csv_survives_commas_and_quotes_in_names() -> None:
+    name = 'Fully Connected (NC, F32), "GEMM"'
+    [row] = rows([result(profile=profile(op("conv", 10, "a,b", name=name)))], "op")
+    assert (row["name"], row["module"], row["shape"]) == (name, "a,b", "1x28x28x116")
+
+
+# Tables
+
+
+def deep_profile() -> Any:
+    path = ".".join(["features"] * 9)
+    return profile(op("conv", 400, path, 10**9, op="QLinearConvolutionWithAVeryLongName"), op("data", 100, None))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("by", BY)
+def test_a_table_fits_the_width_asked_for(by: str, width: int) -> None:
+    deep = result([launch(12345.678)], deep_profile(), model="a_model_with_a_name_" * 5)
+    for results in (BOTH, [deep], [PROFILED] * 4):
+        text = reports.render(results, "table", View(by=by, depth=9, width=width))
+        assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    "width", [pytest.param(80, marks=pytest.mark.xfail(strict=True, reason="columns vanish, numbers are cut")), 120]
+)
+def test_a_table_shows_the_verdict_and_whole_numbers(width: int) -> None:
+    text = reports.render([PROFILED], "table", View(width=width)).partition("share of")[0]
+    assert {"litert", "int8", "stable", "1245.00", "1236.15", "1285.00", "1234.50"} <= set(text.split())
+
+
+def test_a_table_shows_what_the_view_asks_for() -> None:
+    by_module = reports.render([PROFILED], "table", View(by="module", depth=1, width=120))
+    assert "stage2 " in by_module
+    assert "stage2.0" not in by_module
+    by_op = reports.render([PROFILED], "table", View(by="op", width=120))
+    assert by_op.index("stage2.0.branch1.0") < by_op.index("stage2.1.branch2.0") < by_op.index(ROOT)
+    assert UNATTRIBUTED in by_op
+
+
+def test_the_slowest_operators_alone_are_listed_unless_all_are_asked_for() -> None:
+    few = reports.render([PROFILED], "table", View(top=2, width=120))
+    assert "the 2 slowest operators" in few
+    assert "stage3.0" not in few
+    assert "stage3.0" in reports.render([PROFILED], "table", View(top=0, width=120))
+
+
+def test_brackets_in_a_name_are_shown_and_not_taken_for_markup() -> None:
+    shown = result(profile=profile(op("conv", 400, "blocks[red]0")))
+    assert "blocks[red]0" in reports.render([shown], "table", View(by="op", width=120))
+
+
+def test_numbers_of_an_emulated_device_are_marked() -> None:
+    emulated = result(facts={"emulated": True, "machine": "aarch64"})
+    for format in ("table", "markdown"):
+        assert "EMULATED" in reports.render([emulated], format, View(width=120))
+
+
+# Markdown
+
+
+@pytest.mark.parametrize("by", BY)
+def test_a_markdown_table_has_as_many_columns_in_every_row(by: str) -> None:
+    piped = result(profile=profile(op("conv", 400, "a|b", 10**6), op("other", 100, None)), runtime="litert|x")
+    for block in reports.render([PROFILED, piped], "markdown", View(by=by)).split("\n\n"):
+        lines = block.replace("\\|", "").splitlines()
+        if lines and lines[0].startswith("|"):
+            assert len({line.count("|") for line in lines}) == 1
+            assert set(lines[1]) <= set("|-: ")
+
+
+# SVG
+
+
+def test_an_svg_is_well_formed_and_the_same_each_time() -> None:
+    pytest.importorskip("matplotlib")
+    text = reports.render(BOTH, "svg", View())
+    assert ET.fromstring(text).tag.endswith("svg")  # noqa: S314  our own file
+    assert reports.render(BOTH, "svg", View()) == text
+
+
+def test_an_svg_needs_a_profile() -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(UsageError, match="--no-ops"):
+        reports.render([PLAIN], "svg", View())
+
+
+def test_an_svg_without_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"edgeport\[plot\]"):
+        reports.render(BOTH, "svg", View())
