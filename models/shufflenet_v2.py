@@ -1,8 +1,14 @@
-"""ShuffleNetV2 (Ma et al., ECCV 2018, arXiv 1807.11164), Table 5, in torchvision's structure.
+"""ShuffleNetV2 (Ma et al., ECCV 2018, arXiv 1807.11164), Table 5, in the two structures whose weights are published.
 
-Both branches of a unit that opens a stage end in half of the stage's channels, so that torchvision's published weights
-load; the official code keeps the input channels on the shortcut branch instead, and its weights do not fit.
+torchvision: both branches of a unit that opens a stage end in half of the stage's channels; units end with the shuffle;
+the classifier has a bias. official (megvii's code): the shortcut branch of such a unit keeps its input's channels and
+the main branch makes the rest; units of stride 1 begin with the shuffle; no bias. The weights do not fit each other.
+
+PREPROCESSING is torchvision's. Megvii's weights expect BGR of 0 to 255, not normalised; the official network says so in
+its own PREPROCESSING.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +37,17 @@ def conv1x1(inp: int, out: int) -> list[nn.Module]:
 def depthwise3x3(channels: int, stride: int) -> list[nn.Module]:
     conv = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
     return [conv, nn.BatchNorm2d(channels)]
+
+
+def stem() -> nn.Sequential:
+    conv = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(STEM_CHANNELS), nn.ReLU(inplace=True))
+
+
+def initialize(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):  # keeps the signal's size from layer to layer (He et al., 2015)
+            nn.init.kaiming_normal_(module.weight)
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
@@ -71,25 +88,19 @@ def stage(inp: int, out: int, units: int) -> nn.Sequential:
 
 
 class ShuffleNetV2(nn.Module):
-    """Input (N, 3, H, W), H and W at least 32; output (N, num_classes) logits."""
+    """torchvision's. Input (N, 3, H, W), H and W at least 32; output (N, num_classes) logits."""
 
     def __init__(self, width: float, num_classes: int) -> None:
         super().__init__()
         *stages, last = CHANNELS[width]
-        self.conv1 = nn.Sequential(
-            nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(STEM_CHANNELS),
-            nn.ReLU(inplace=True),
-        )
+        self.conv1 = stem()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.stage2 = stage(STEM_CHANNELS, stages[0], UNITS[0])
         self.stage3 = stage(stages[0], stages[1], UNITS[1])
         self.stage4 = stage(stages[1], stages[2], UNITS[2])
         self.conv5 = nn.Sequential(*conv1x1(stages[2], last))
         self.fc = nn.Linear(last, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # keeps the signal's size from layer to layer (He et al., 2015)
-                nn.init.kaiming_normal_(module.weight)
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.conv1(x))
@@ -98,8 +109,62 @@ class ShuffleNetV2(nn.Module):
         return self.fc(x)  # type: ignore[no-any-return]
 
 
-def build(width: float = 1.0, num_classes: int = 1000) -> nn.Module:
-    """width: 0.5, 1.0, 1.5 or 2.0, the columns of Table 5."""
+class OfficialUnit(nn.Module):
+    """The same unit in megvii's code, which shuffles as it splits: even channels pass, odd ones are processed."""
+
+    def __init__(self, inp: int, out: int, stride: int) -> None:
+        super().__init__()
+        passed = inp if stride == 2 else inp // 2
+        inner = out // 2
+        self.stride = stride
+        self.branch_main = nn.Sequential(
+            *conv1x1(inp if stride == 2 else inp // 2, inner),
+            *depthwise3x3(inner, stride),
+            *conv1x1(inner, out - passed),
+        )
+        self.branch_proj = nn.Sequential()
+        if stride == 2:
+            self.branch_proj = nn.Sequential(*depthwise3x3(inp, stride), *conv1x1(inp, passed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride == 1:
+            passed, x = channel_shuffle(x, x.shape[1] // 2).chunk(2, dim=1)
+        else:
+            passed = self.branch_proj(x)
+        return torch.cat((passed, self.branch_main(x)), dim=1)
+
+
+class OfficialShuffleNetV2(nn.Module):
+    """Megvii's. Input (N, 3, H, W), H and W at least 32; output (N, num_classes) logits."""
+
+    PREPROCESSING = Preprocessing(colors="BGR", scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+    def __init__(self, width: float, num_classes: int) -> None:
+        super().__init__()
+        *stages, last = CHANNELS[width]
+        self.first_conv = stem()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        units, inp = [], STEM_CHANNELS
+        for out, repeats in zip(stages, UNITS, strict=True):
+            units += [OfficialUnit(inp if i == 0 else out, out, 2 if i == 0 else 1) for i in range(repeats)]
+            inp = out
+        self.features = nn.Sequential(*units)
+        self.conv_last = nn.Sequential(*conv1x1(inp, last))
+        self.classifier = nn.Sequential(nn.Linear(last, num_classes, bias=False))
+        initialize(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(self.maxpool(self.first_conv(x)))
+        x = self.conv_last(x).mean((2, 3))
+        return self.classifier(x)  # type: ignore[no-any-return]
+
+
+def build(
+    width: float = 1.0, num_classes: int = 1000, variant: Literal["torchvision", "official"] = "torchvision"
+) -> nn.Module:
+    """width: 0.5, 1.0, 1.5 or 2.0, the columns of Table 5. variant: whose structure, and so whose weights fit."""
     if width not in CHANNELS:
         raise ValueError(f"width is {width}; the paper has {', '.join(map(str, CHANNELS))}")
-    return ShuffleNetV2(width, num_classes)
+    if variant not in ("torchvision", "official"):
+        raise ValueError(f"variant is {variant!r}; there are 'torchvision' and 'official'")
+    return (OfficialShuffleNetV2 if variant == "official" else ShuffleNetV2)(width, num_classes)

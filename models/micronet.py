@@ -1,0 +1,209 @@
+"""MicroNet (Li et al., ICCV 2021, arXiv 2108.05894), M0 to M3, with the tables of the official code.
+
+Micro-factorised convolutions: a pointwise W = P Phi Q^T is two group convolutions with a shuffle between them, a
+depthwise k x k is k x 1 then 1 x k. Their activation is Dynamic Shift-Max, which joins what the groups keep apart.
+"""
+
+from collections import OrderedDict
+from functools import reduce
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from edgeport.records import Preprocessing
+
+PAPER = "MicroNet, arXiv 2108.05894"
+INPUT_SHAPE = (3, 224, 224)
+PREPROCESSING = Preprocessing()
+
+J = 2  # terms of each sum of Dynamic Shift-Max: a channel and the one that lies C/G further
+COEFFICIENT_RANGE = 4.0  # width of the interval that its coefficients move in, their initial value in the middle
+REDUCTION = 8
+
+
+class Row(NamedTuple):
+    """A block, in the letters of the official tables."""
+
+    s: int  # stride
+    c: int  # output channels
+    k: int  # kernel of the depthwise convolution
+    c1: int  # expansion by k x 1
+    c2: int  # expansion by 1 x k, or, where g1 > 0, by the first group convolution
+    g1: int  # groups of the first group convolution; 0: there is none
+    g2: int  # groups that the expanded channels are shuffled and shifted by
+    g3: int  # groups of the last group convolution; 0: there is none
+    g4: int  # groups that the output channels are shuffled and shifted by
+    r: int  # reduction of the squeeze, in units of 8
+
+
+class Settings(NamedTuple):
+    """stem: outputs of 3 x 1, then how many 1 x 3 makes of each. a, b: initial coefficients, one each of K = 2.
+
+    activations: K after the expansion, the depthwise and the output; 0 is none (ReLU6 for the first two). first: those
+    of the first row.
+    """
+
+    rows: tuple[Row, ...]
+    stem: tuple[int, int]
+    hidden: int
+    dropout: float
+    activations: tuple[int, int, int] = (2, 2, 1)
+    first: tuple[int, int, int] = (2, 0, 1)
+    a: tuple[float, float] = (1.0, 1.0)
+    b: tuple[float, float] = (0.0, 0.0)
+
+
+VARIANTS = {
+    "M0": Settings(
+        rows=(
+            Row(2, 8, 3, 2, 2, 0, 4, 2, 2, 1),
+            Row(2, 12, 3, 2, 2, 0, 8, 4, 4, 1),
+            Row(2, 16, 5, 2, 2, 0, 12, 4, 4, 1),
+            Row(1, 32, 5, 1, 4, 4, 4, 4, 4, 1),
+            Row(2, 64, 5, 1, 4, 8, 8, 8, 8, 1),
+            Row(1, 96, 3, 1, 4, 8, 8, 8, 8, 2),
+            Row(1, 384, 3, 1, 4, 12, 12, 0, 0, 2),
+        ),
+        stem=(2, 2),
+        hidden=640,
+        dropout=0.05,
+    ),
+    "M1": Settings(
+        rows=(
+            Row(2, 8, 3, 2, 2, 0, 6, 2, 2, 1),
+            Row(2, 16, 3, 2, 2, 0, 8, 4, 4, 1),
+            Row(2, 16, 5, 2, 2, 0, 16, 4, 4, 1),
+            Row(1, 32, 5, 1, 6, 4, 4, 4, 4, 1),
+            Row(2, 64, 5, 1, 6, 8, 8, 8, 8, 1),
+            Row(1, 96, 3, 1, 6, 8, 8, 8, 8, 2),
+            Row(1, 576, 3, 1, 6, 12, 12, 0, 0, 2),
+        ),
+        stem=(3, 2),
+        hidden=960,
+        dropout=0.05,
+    ),
+    "M2": Settings(
+        rows=(
+            Row(2, 12, 3, 2, 2, 0, 8, 4, 4, 1),
+            Row(2, 16, 3, 2, 2, 0, 12, 4, 4, 1),
+            Row(1, 24, 3, 2, 2, 0, 16, 4, 4, 1),
+            Row(2, 32, 5, 1, 6, 6, 6, 4, 4, 1),
+            Row(1, 32, 5, 1, 6, 8, 8, 4, 4, 2),
+            Row(1, 64, 5, 1, 6, 8, 8, 8, 8, 2),
+            Row(2, 96, 5, 1, 6, 8, 8, 8, 8, 2),
+            Row(1, 128, 3, 1, 6, 12, 12, 8, 8, 2),
+            Row(1, 768, 3, 1, 6, 16, 16, 0, 0, 2),
+        ),
+        stem=(4, 2),
+        hidden=1024,
+        dropout=0.1,
+    ),
+    "M3": Settings(
+        rows=(
+            Row(2, 16, 3, 2, 2, 0, 12, 4, 4, 1),
+            Row(2, 24, 3, 2, 2, 0, 16, 4, 4, 1),
+            Row(1, 24, 3, 2, 2, 0, 24, 4, 4, 1),
+            Row(2, 32, 5, 1, 6, 6, 6, 4, 4, 1),
+            Row(1, 32, 5, 1, 6, 8, 8, 4, 4, 2),
+            Row(1, 64, 5, 1, 6, 8, 8, 8, 8, 2),
+            Row(1, 80, 5, 1, 6, 8, 8, 8, 8, 2),
+            Row(1, 80, 5, 1, 6, 10, 10, 8, 8, 2),
+            Row(2, 120, 5, 1, 6, 10, 10, 10, 10, 2),
+            Row(1, 120, 5, 1, 6, 12, 12, 10, 10, 2),
+            Row(1, 144, 3, 1, 6, 12, 12, 12, 12, 2),
+            Row(1, 864, 3, 1, 6, 12, 12, 0, 0, 2),
+        ),
+        stem=(4, 3),
+        hidden=1024,
+        dropout=0.1,
+        activations=(0, 2, 0),
+        first=(0, 2, 0),
+        a=(1.0, 0.5),
+        b=(0.0, 0.5),
+    ),
+}
+
+
+def make_divisible(channels: int, divisor: int) -> int:
+    """The nearest multiple of the divisor that is not more than 10% below, at least the divisor itself."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def rotated(x: Tensor, dim: int, by: int) -> Tensor:
+    """The entry `by` places further along dim, in a circle."""
+    size = x.shape[dim]
+    return torch.cat((x.narrow(dim, by, size - by), x.narrow(dim, 0, by)), dim)
+
+
+class GroupShuffle(nn.Module):
+    """Phi: interleaves the channels of `groups` equal groups. Input and output (N, C, H, W)."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+class DynamicShiftMax(nn.Module):
+    """y_i = max over k < K of the sum over j < J of a^k_ij(x) x_{(i + j C/G) mod C}.
+
+    The coefficients a^k_ij come from the means of x's channels through two linear layers and a hard sigmoid, which moves
+    them by up to 2 around their initial values. rotate: x_{i + C/G} is taken one place further inside its group, as the
+    official code does and the paper's formula does not. Input and output (N, C, H, W).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        squeezed: int,
+        initial: tuple[tuple[float, ...], ...],  # K tuples of J values
+        rotate: bool,
+    ) -> None:
+        super().__init__()
+        self.groups, self.rotate, self.K = groups, rotate, len(initial)
+        outputs = channels * self.K * J
+        self.linear1 = nn.Linear(channels, squeezed)
+        self.linear2 = nn.Linear(squeezed, outputs)
+        lowest = torch.tensor(initial).flatten().repeat_interleave(channels) - COEFFICIENT_RANGE / 2
+        self.register_buffer("lowest", lowest, persistent=False)
+
+    def coefficients(self, x: Tensor) -> list[tuple[Tensor, ...]]:
+        """K tuples of J tensors (N, C, 1, 1)."""
+        squeezed = torch.relu(self.linear1(x.mean((2, 3))))
+        gate = nn.functional.hardsigmoid(self.linear2(squeezed))
+        values = (gate * COEFFICIENT_RANGE + self.lowest)[:, :, None, None].chunk(self.K * J, dim=1)
+        return [values[k * J : (k + 1) * J] for k in range(self.K)]
+
+    def shifted(self, x: Tensor) -> Tensor:
+        """x_{(i + C/G) mod C}, in place of x_i."""
+        n, c, h, w = x.shape
+        x = rotated(x, 1, c // self.groups)
+        if self.rotate:
+            x = rotated(x.view(n, self.groups, c // self.groups, h, w), 2, 1).reshape(n, c, h, w)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        further = self.shifted(x)
+        sums = [a0 * x + a1 * further for a0, a1 in self.coefficients(x)]
+        return reduce(torch.maximum, sums)
+
+
+def group_conv(inp: int, out: int, groups: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inp, out, 1, groups=groups, bias=False), nn.BatchNorm2d(out))
+
+
+def separable_conv(inp: int, sizes: tuple[int, int], groups: tuple[int, int], kernel: int, stride: int) -> list[nn.Module]:
+    """k x 1 to sizes[0] channels, then 1 x k to sizes[1], with nothing but a normalisation between them."""
+    pad, (middle, out) = kernel // 2, sizes
+    return [
+        nn.Conv2d(inp, middle, (kernel, 1), (stride, 1), (pad, 0), groups=groups[0], bias=False),
+        nn.BatchNorm2d(middle),
+        nn.Conv2d(middle, out, (1, kernel), (1, stride), (0, pad), groups=groups[1], bias=False),
+        nn.BatchNorm2d(out),
+    ]
