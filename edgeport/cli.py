@@ -252,6 +252,38 @@ def profile(
 
 
 @app.command()
+def inspect(
+    models: Annotated[
+        Strings,
+        typer.Argument(metavar="MODEL...", help="As for export; several are compared.", autocompletion=_models),
+    ],
+    set_: Set = [],  # noqa: B006
+    input_shape: InputShape = [],  # noqa: B006
+    by: Annotated[str, typer.Option(help="What to add up by.", metavar="type|layer|module")] = "type",
+    depth: Annotated[int, typer.Option(min=0, help="Of modules, for --by module.")] = 2,
+    top: Annotated[int, typer.Option(min=0, help="How many departures from the guidelines to list; 0 is all.")] = 10,
+    format: Annotated[
+        str, typer.Option(help="table, json, csv or markdown.", metavar="FORMAT", autocompletion=_formats)
+    ] = "table",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
+) -> None:
+    """Count what a network costs before it runs: parameters, MAdds, memory access, and ShuffleNetV2's guidelines.
+
+    Example: edgeport inspect mobilenet_v2 --by module --depth 2
+    """
+    from edgeport.reports import View, inspection
+
+    _one_of("--by", by, inspection.BY)
+    _one_of("--format", format, ("table", "json", "csv", "markdown"))
+    if set_ and len(models) > 1:
+        raise UsageError("--set is for one model; inspect several without it")
+    destination = _destination(output)
+    analyses = [_analysed(model, set_, input_shape) for model in models]
+    view = View(by=by, depth=depth, top=top, width=display.width(sys.stdout))
+    _deliver(inspection.render(analyses, format, view), destination)
+
+
+@app.command()
 def models() -> None:
     """List the catalogue of networks.
 
@@ -310,6 +342,19 @@ def _request(
         calibration_data=calibration_data,
         min_sqnr_db=min_sqnr_db,
     )
+
+
+def _analysed(model: str, assignments: Sequence[str], input_shapes: Sequence[str]) -> Any:
+    factory = catalog.find_factory(model)
+    arguments = catalog.parse_arguments(factory, assignments)
+    from edgeport import analysis, chatter, files
+    from edgeport.export import capture
+
+    with chatter.kept_in(files.cache_folder("logs") / "inspect.log"):
+        network = capture.make_network(factory, arguments, None)
+        captured = capture.capture(network, capture.example_inputs(factory, input_shapes))
+    name = " ".join([factory.name, *assignments])
+    return analysis.analyse(captured, name)
 
 
 def _target(asked: str | None) -> str:

@@ -4,6 +4,7 @@ MAdds are multiply-accumulates, what the papers call FLOPs or MAdds: a convoluti
 each tap of its kernel over its group's input channels (MobileNet, arXiv 1704.04861, section 3.1).
 """
 
+import math
 from collections.abc import Sequence
 from math import prod
 
@@ -39,6 +40,26 @@ def transposed_convolution_madds(inputs: Sequence[int], taps: Sequence[int]) -> 
 def matmul_madds(output: Sequence[int], inner: int) -> int:
     """inner: the length that the product sums over."""
     return prod(output) * inner
+
+
+def memory_access(
+    area: int, inputs: int, outputs: int, taps: int = 1, groups: int = 1, input_area: int | None = None
+) -> int:
+    """Memory access cost of a convolution, in elements: the maps that it reads and writes, and its weights.
+
+    ShuffleNetV2 (arXiv 1807.11164), equations 1 and 2, for 1x1: MAC = hw(c1 + c2) + c1 c2 / g. taps: kernel height
+    times width; input_area: where a stride makes it another than the output's.
+    """
+    read = area if input_area is None else input_area
+    return read * inputs + area * outputs + taps * inputs * outputs // groups
+
+
+def memory_access_bound(area: int, madds: int) -> float:
+    """The least memory access cost of a 1x1 convolution with these MAdds on maps of this area, in elements.
+
+    The same paper's equation 1: 2 sqrt(hw B) + B / hw, reached where it has as many input as output channels.
+    """
+    return 2 * math.sqrt(area * madds) + madds / area
 
 
 def tensor_bytes(shape: Sequence[int], dtype: str) -> int:

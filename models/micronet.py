@@ -132,9 +132,9 @@ def make_divisible(channels: int, divisor: int) -> int:
 
 
 def rotated(x: Tensor, dim: int, by: int) -> Tensor:
-    """The entry `by` places further along dim, in a circle."""
-    size = x.shape[dim]
-    return torch.cat((x.narrow(dim, by, size - by), x.narrow(dim, 0, by)), dim)
+    """The entry that lies `by` places further along dim, in a circle."""
+    head, tail = torch.split(x, [by, x.shape[dim] - by], dim)
+    return torch.cat((tail, head), dim)
 
 
 class GroupShuffle(nn.Module):
@@ -152,10 +152,12 @@ class GroupShuffle(nn.Module):
 class DynamicShiftMax(nn.Module):
     """y_i = max over k < K of the sum over j < J of a^k_ij(x) x_{(i + j C/G) mod C}.
 
-    The coefficients a^k_ij come from the means of x's channels through two linear layers and a hard sigmoid, which moves
-    them by up to 2 around their initial values. rotate: x_{i + C/G} is taken one place further inside its group, as the
-    official code does and the paper's formula does not. Input and output (N, C, H, W).
+    The coefficients a^k_ij come from the means of x's channels through two linear layers and a hard sigmoid, which
+    moves them by up to 2 around their initial values. rotate: x_{i + C/G} is taken one place further inside its group,
+    as the official code does and the paper's formula does not. Input and output (N, C, H, W).
     """
+
+    lowest: Tensor
 
     def __init__(
         self,
@@ -177,7 +179,7 @@ class DynamicShiftMax(nn.Module):
         """K tuples of J tensors (N, C, 1, 1)."""
         squeezed = torch.relu(self.linear1(x.mean((2, 3))))
         gate = nn.functional.hardsigmoid(self.linear2(squeezed))
-        values = (gate * COEFFICIENT_RANGE + self.lowest)[:, :, None, None].chunk(self.K * J, dim=1)
+        values = (gate * COEFFICIENT_RANGE + self.lowest).view(len(x), -1, 1, 1).chunk(self.K * J, dim=1)
         return [values[k * J : (k + 1) * J] for k in range(self.K)]
 
     def shifted(self, x: Tensor) -> Tensor:
@@ -190,7 +192,7 @@ class DynamicShiftMax(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         further = self.shifted(x)
-        sums = [a0 * x + a1 * further for a0, a1 in self.coefficients(x)]
+        sums = [x * a0 + further * a1 for a0, a1 in self.coefficients(x)]
         return reduce(torch.maximum, sums)
 
 
@@ -198,12 +200,129 @@ def group_conv(inp: int, out: int, groups: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inp, out, 1, groups=groups, bias=False), nn.BatchNorm2d(out))
 
 
-def separable_conv(inp: int, sizes: tuple[int, int], groups: tuple[int, int], kernel: int, stride: int) -> list[nn.Module]:
-    """k x 1 to sizes[0] channels, then 1 x k to sizes[1], with nothing but a normalisation between them."""
-    pad, (middle, out) = kernel // 2, sizes
-    return [
-        nn.Conv2d(inp, middle, (kernel, 1), (stride, 1), (pad, 0), groups=groups[0], bias=False),
-        nn.BatchNorm2d(middle),
-        nn.Conv2d(middle, out, (1, kernel), (1, stride), (0, pad), groups=groups[1], bias=False),
-        nn.BatchNorm2d(out),
-    ]
+def separable_conv(inp: int, c1: int, c2: int, kernel: int, stride: int, dense: bool = False) -> nn.Sequential:
+    """k x 1 from inp to c1 channels, dense or by channel, then 1 x k by channel to c2; nothing rectifies in between."""
+    pad = kernel // 2
+    return nn.Sequential(
+        nn.Conv2d(inp, c1, (kernel, 1), (stride, 1), (pad, 0), groups=1 if dense else inp, bias=False),
+        nn.BatchNorm2d(c1),
+        nn.Conv2d(c1, c2, (1, kernel), (1, stride), (0, pad), groups=c1, bias=False),
+        nn.BatchNorm2d(c2),
+    )
+
+
+class Activations(NamedTuple):
+    """What follows a block's expansion (0), its depthwise (1) and its output (2); k, a and b as in Settings."""
+
+    k: tuple[int, int, int]
+    a: tuple[float, float]
+    b: tuple[float, float]
+    rotate: bool
+
+    def layer(self, place: int, channels: int, groups: int, reduction: int) -> nn.Module:
+        if self.k[place] == 0:
+            return nn.Identity() if place == 2 else nn.ReLU6(inplace=True)
+        initial = tuple(zip(self.a, self.b, strict=True))[: self.k[place]]
+        return DynamicShiftMax(channels, groups, make_divisible(channels // reduction, 4), initial, self.rotate)
+
+
+def shuffle(groups: int, k: int) -> nn.Module:
+    """The official code shuffles again, by pairs, after a Shift-Max: that is one shuffle with half as many groups."""
+    groups = groups // 2 if k else groups
+    return GroupShuffle(groups) if groups > 1 else nn.Identity()
+
+
+def lite_layers(inp: int, row: Row, act: Activations) -> dict[str, nn.Module]:
+    """A row with g1 = 0: the depthwise expands, one group convolution reduces."""
+    hidden = inp * row.c1 * row.c2
+    return {
+        "depthwise": separable_conv(inp, inp * row.c1, hidden, row.k, row.s),
+        "activation2": act.layer(1, hidden, row.g2, REDUCTION * row.r),
+        "shuffle2": shuffle(row.g2, act.k[1]),
+        "pointwise": group_conv(hidden, row.c, row.g3),
+        "activation3": act.layer(2, row.c, row.g4, REDUCTION * row.r // 2),
+        "shuffle3": shuffle(row.g4, act.k[2]),
+    }
+
+
+def full_layers(inp: int, row: Row, act: Activations) -> dict[str, nn.Module]:
+    """Group convolution, depthwise, group convolution: all of them factorised."""
+    hidden = inp * row.c2
+    reduction = REDUCTION * row.r
+    # As in the official code: quarters after two Shift-Max with K = 2, halves after one, as it is after none.
+    parts = 2 * sum(k > 0 for k in act.k[:2])
+    return {
+        "expand": group_conv(inp, hidden, row.g1),
+        "activation1": act.layer(0, hidden, row.g2, reduction),
+        "shuffle1": GroupShuffle(row.g2),
+        "depthwise": separable_conv(hidden, hidden, hidden, row.k, row.s),
+        "activation2": act.layer(1, hidden, hidden // row.g2, reduction),
+        "shuffle2": GroupShuffle(hidden // parts) if parts else nn.Identity(),
+        "pointwise": group_conv(hidden, row.c, row.g3),
+        "activation3": act.layer(2, row.c, row.g4, reduction // 2 if row.c < hidden else reduction),
+        "shuffle3": shuffle(row.g4, act.k[2]),
+    }
+
+
+def last_layers(inp: int, row: Row, act: Activations) -> dict[str, nn.Module]:
+    """A row with g3 = 0: a group convolution alone."""
+    return {
+        "expand": group_conv(inp, row.c, row.g1),
+        "activation3": act.layer(2, row.c, row.g2, REDUCTION * row.r),
+    }
+
+
+class MicroBlock(nn.Sequential):
+    """One row of the tables; shortcut when shapes agree."""
+
+    def __init__(self, inp: int, row: Row, act: Activations) -> None:
+        layers = lite_layers if row.g1 == 0 else full_layers if row.g3 else last_layers
+        super().__init__(OrderedDict(layers(inp, row, act)))
+        self.shortcut = row.s == 1 and inp == row.c
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for layer in self:
+            y = layer(y)
+        return x + y if self.shortcut else y
+
+
+class MicroNet(nn.Module):
+    """Input (N, 3, H, W), H and W at least 32; output (N, num_classes) logits, through an h-swish of their own."""
+
+    def __init__(self, settings: Settings, num_classes: int, rotate: bool) -> None:
+        super().__init__()
+        c1, inp = settings.stem[0], settings.stem[0] * settings.stem[1]
+        self.stem = nn.Sequential(
+            separable_conv(3, c1, inp, kernel=3, stride=2, dense=True), nn.ReLU6(inplace=True), GroupShuffle(c1)
+        )
+        blocks: list[nn.Module] = []
+        for row in settings.rows:
+            k = settings.activations if blocks else settings.first
+            blocks.append(MicroBlock(inp, row, Activations(k, settings.a, settings.b, rotate)))
+            inp = row.c
+        self.features = nn.Sequential(*blocks)
+        self.classifier = nn.Sequential(
+            *linear_bn_hswish(inp, settings.hidden),
+            nn.Dropout(settings.dropout),
+            *linear_bn_hswish(settings.hidden, num_classes),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # keeps the signal's size; few of the layers are rectified
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.relu6(self.features(self.stem(x)))
+        x = nn.functional.hardswish(x.mean((2, 3)))
+        return self.classifier(x)  # type: ignore[no-any-return]
+
+
+def linear_bn_hswish(inp: int, out: int) -> list[nn.Module]:
+    return [nn.Linear(inp, out), nn.BatchNorm1d(out), nn.Hardswish()]
+
+
+def build(variant: Literal["M0", "M1", "M2", "M3"] = "M1", num_classes: int = 1000, rotate: bool = True) -> nn.Module:
+    """rotate: take the shifted channel one place further inside its group, as the official networks do."""
+    if variant not in VARIANTS:
+        raise ValueError(f"variant is {variant!r}; the paper has {', '.join(VARIANTS)}")
+    return MicroNet(VARIANTS[variant], num_classes, rotate)

@@ -112,6 +112,7 @@ apt_install() {
 
 install() {
     say "Installing edgeport and what it needs into .venv: some minutes and 3 GB, more where torch is a CUDA build"
+    trap 'die "" "Interrupted; run this again to begin anew."' INT
     : >"$unfinished"
     local pip=("$venv/bin/python" -m pip install --progress-bar off -c constraints.txt -e '.[dev,plot]')
     if ! "${pip[@]}" </dev/null 2>&1 | follow; then
@@ -120,6 +121,7 @@ install() {
         die '' "All of it is in ${log#"$root"/}. With network access to a package index, run this again."
     fi
     rm "$unfinished"
+    trap - INT
 }
 
 # Keeps pip's output in the log. On a terminal, shows on one line what it is at.

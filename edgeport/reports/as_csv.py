@@ -8,6 +8,7 @@ from edgeport import breakdown, stats
 from edgeport.breakdown import Line
 from edgeport.records import Result
 from edgeport.reports import View
+from edgeport.reports.rows import Table
 
 RESULT = ("model", "file", "device", "runtime", "precision", "num_threads", "median_ms", "verdict")
 COSTS = ("us", "share", "madds", "bytes")
@@ -21,6 +22,16 @@ def render(results: Sequence[Result], view: View) -> str:
     for result in results:
         for row, line in _lines(result, view):
             writer.writerow((*_result(result), *row, f"{line.us:.3f}", f"{line.share:.6f}", line.madds, line.bytes))
+    return out.getvalue()
+
+
+def draw(tables: Sequence[Table], view: View) -> str:
+    """The rows of all tables, each table under its header."""
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for table in tables:
+        writer.writerow(table.header)
+        writer.writerows(table.rows)
     return out.getvalue()
 
 

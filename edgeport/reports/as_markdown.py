@@ -7,7 +7,11 @@ from edgeport.reports import View, rows
 
 
 def render(results: Sequence[Result], view: View) -> str:
-    return "\n".join(_table(table) for table in rows.tables(results, view))
+    return draw(rows.tables(results, view), view)
+
+
+def draw(tables: Sequence[rows.Table], view: View) -> str:
+    return "\n".join(_table(table) for table in tables)
 
 
 def _table(table: rows.Table) -> str:

@@ -12,8 +12,12 @@ from edgeport.reports import View, rows
 
 
 def render(results: Sequence[Result], view: View) -> str:
+    return draw(rows.tables(results, view), view)
+
+
+def draw(tables: Sequence[rows.Table], view: View) -> str:
     console = Console(file=StringIO(), width=view.width, highlight=False, color_system=None, legacy_windows=False)
-    for n, table in enumerate(rows.tables(results, view)):
+    for n, table in enumerate(tables):
         shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(table.header):
             numeric = i in table.numeric

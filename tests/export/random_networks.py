@@ -139,7 +139,7 @@ def split_and_join(draw: Draw, shape: Shape) -> Step:
     sizes = [shape[axis] - parts + 1, *[1] * (parts - 1)]
 
     def run(x: Tensor) -> Tensor:
-        pieces = x.split(sizes, axis) if unequal else x.chunk(parts, axis)
+        pieces = torch.split(x, sizes, axis) if unequal else x.chunk(parts, axis)
         kept = [pieces[i] for i in order if i < len(pieces)]
         return torch.cat([torch.relu(kept[0]), *kept[1:]], axis)
 
@@ -222,7 +222,7 @@ BINARIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def with_constant(draw: Draw, shape: Shape) -> Step:
     """An element-wise operator with a parameter that is broadcast, of lower rank or not."""
-    name = draw(st.sampled_from(sorted(BINARIES)))
+    name = draw(st.sampled_from(["add", "mul", "rsub", "sub"]))
     leading = integer(draw, 0, len(shape) - 1)
     sizes = tuple(n if draw(st.booleans()) else 1 for n in shape[leading:])
     other = parameter(sizes)
@@ -231,8 +231,7 @@ def with_constant(draw: Draw, shape: Shape) -> Step:
 
 def with_number(draw: Draw, shape: Shape) -> Step:
     name, number = draw(st.sampled_from(["add", "sub", "mul", "div"])), integer(draw, 2, 3)
-    functions = {"add": Tensor.add, "sub": Tensor.sub, "mul": Tensor.mul, "div": Tensor.div}
-    return Step(f"{name} {number}", lambda x: functions[name](x, number))
+    return Step(f"{name} {number}", lambda x: getattr(x, name)(number))
 
 
 def with_itself(draw: Draw, shape: Shape) -> Step:
@@ -286,4 +285,4 @@ def networks(draw: Draw, most_steps: int = 7) -> Chain:
     if not steps:
         steps.append(layer_step(nn.ReLU()))
     also = draw(st.lists(st.integers(0, len(steps) - 1), max_size=1))
-    return Chain(shape, steps, also).eval()  # type: ignore[return-value]
+    return Chain(shape, steps, also).eval()

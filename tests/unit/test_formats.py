@@ -273,7 +273,7 @@ def refused(path: Path, data: bytes) -> bool:
 
 def test_a_file_cut_off_anywhere_is_read_or_refused_but_never_breaks_the_reader(model: Path) -> None:
     data = model.read_bytes()
-    found = [refused(model, data[:length]) for length in range(0, len(data), 17)]
+    found = [refused(model, data[:length]) for length in range(0, len(data), 29)]
     assert all(found[: len(found) // 2])
     assert not refused(model, data)
 
@@ -289,7 +289,7 @@ def test_a_file_with_wrong_bytes_is_read_or_refused_but_never_breaks_the_reader(
     path = make(tmp_path / f"damaged.{'onnx' if make is small_onnx else 'tflite'}")
     data, source = path.read_bytes(), random.Random(0)
     found = []
-    for _ in range(400):
+    for _ in range(200):
         damaged = bytearray(data)
         for _ in range(3):
             damaged[source.randrange(len(data))] = source.randrange(256)

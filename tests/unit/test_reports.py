@@ -33,10 +33,8 @@ def test_formats_are_those_of_the_files_in_the_folder() -> None:
 
 
 @pytest.mark.parametrize("by", BY)
-@pytest.mark.parametrize("format", reports.format_names())
-def test_every_format_shows_two_results_under_every_view(format: str, by: str) -> None:
-    if format == "svg":
-        pytest.importorskip("matplotlib")
+@pytest.mark.parametrize("format", sorted({*reports.format_names()} - {"svg"}))
+def test_every_text_format_shows_two_results_under_every_view(format: str, by: str) -> None:
     text = reports.render(BOTH, format, View(by=by))
     assert "litert" in text
     assert text.endswith("\n")
