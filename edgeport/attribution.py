@@ -433,7 +433,8 @@ def attribute_onnxruntime(rows: Sequence[Row], graph: Graph, optimized: Graph | 
     by_input = {i: f for node, f in zip(executed, found, strict=True) if node and f for i in node.inputs}
     for k, node in enumerate(executed):
         if found[k] is None and node is not None:
-            neighbours = [by_output.get(i) for i in node.inputs] + [by_input.get(o) for o in node.outputs]
+            makers, readers = [by_output.get(i) for i in node.inputs], [by_input.get(o) for o in node.outputs]
+            neighbours = readers + makers if node.kind == "ReorderInput" else makers + readers
             found[k] = next((f for f in neighbours if f), None)
     shuffles = [node is not None and node.index in shuffle for node in executed]
     return [Attributed(*item) for item in zip(rows, found, shuffles, strict=True)]

@@ -38,7 +38,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Factory(msgspec.Struct, frozen=True):
-    """Something that makes a network: not yet called."""
+    """Something that makes a network: not yet called. folder: where what it imports may lie beside it."""
 
     name: str
     source: str
@@ -46,6 +46,7 @@ class Factory(msgspec.Struct, frozen=True):
     input_shapes: tuple[tuple[int, ...], ...] | None
     preprocessing: Preprocessing | None
     paper: str | None
+    folder: Path | None = None
 
 
 def model_names() -> list[str]:
@@ -79,6 +80,7 @@ def find_factory(model: str) -> Factory:
         input_shapes=_declared_shapes(module),
         preprocessing=getattr(module, "PREPROCESSING", None),
         paper=getattr(module, "PAPER", None),
+        folder=_folder(model),
     )
 
 
@@ -97,7 +99,7 @@ def parse_arguments(factory: Factory, assignments: Sequence[str]) -> dict[str, A
 
 def build(factory: Factory, arguments: dict[str, Any]) -> Any:
     """The network. Raises ExportError with the factory's own message if it raises."""
-    with user_code(f"{factory.source} raised"):
+    with user_code(f"{factory.source} raised"), _importable(factory.folder):
         return factory.call(**arguments)
 
 
@@ -108,7 +110,7 @@ def user_code(what: str) -> Iterator[None]:
         yield
     except EdgeportError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         frame = inspect.getinnerframes(e.__traceback__)[-1] if e.__traceback__ else None
         where = f" ({frame.filename}:{frame.lineno})" if frame else ""
         raise ExportError(f"{what} {type(e).__name__}: {e}{where}") from e
@@ -146,7 +148,7 @@ def _unknown_model(model: str) -> str:
 def _user_module(place: str) -> ModuleType:
     if not place.endswith(".py"):
         try:
-            with user_code(f"importing {place} raised"), _importable(Path.cwd()):
+            with user_code(f"importing {place} raised"), _importable(_folder(f"{place}:")):
                 return importlib.import_module(place)
         except ExportError as e:
             if isinstance(e.__cause__, ModuleNotFoundError) and (e.__cause__.name or "") in (
@@ -163,14 +165,25 @@ def _user_module(place: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    with user_code(f"importing {place} raised"), _importable(path.resolve().parent):
+    with user_code(f"importing {place} raised"), _importable(_folder(f"{place}:")):
         spec.loader.exec_module(module)
     return module
 
 
+def _folder(model: str) -> Path | None:
+    """Of a user's own file; the one that we are in for a module; none for the catalogue."""
+    place, colon, _ = model.rpartition(":")
+    if not colon:
+        return None
+    return Path(place).resolve().parent if place.endswith(".py") else Path.cwd()
+
+
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def _importable(folder: Path | None) -> Iterator[None]:
     """The folder first on sys.path, so that a user's file can import its neighbours as it does when he runs it."""
+    if folder is None:
+        yield
+        return
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -206,7 +219,10 @@ def parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _annotation(call: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     target = call.__init__ if inspect.isclass(call) else call
-    hints = typing.get_type_hints(target)
+    try:
+        hints = typing.get_type_hints(target)
+    except (NameError, TypeError):  # annotations for a type checker alone, or a callable that carries none
+        hints = {}
     if parameter.name in hints:
         return hints[parameter.name]
     if parameter.default not in (inspect.Parameter.empty, None):

@@ -110,6 +110,7 @@ class _Session:
         whole = {r["source"]: tuple(r["us"]) for r in message["rows"]}
         graph = formats.read(self.artifact.path, {i.name: i.shape for i in self.inputs})
         self.profile = OpProfile(
+            plain_ns=tuple(message["plain_ns"]),
             invoke_us=whole["invoke"],
             between_us=whole["between"],
             ops=attribution.op_times(rows, graph, optimized),

@@ -134,9 +134,10 @@ class OpProfile(msgspec.Struct, frozen=True):
     """One process that ran with the runtime's profiler on. invoke_us: whole runs by that profiler, one a run.
 
     between_us: what passes in them between one operator's end and the next one's start, one a run: the profiler writing
-    its records, and dispatch.
+    its records, and dispatch. plain_ns: runs without the profiler in the same process, half before and half after.
     """
 
+    plain_ns: tuple[int, ...]
     invoke_us: tuple[int, ...]
     between_us: tuple[int, ...]
     ops: tuple[OpTime, ...]

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from edgeport.errors import DeviceError
+
 TAIL_LINES = 20
 
 
@@ -12,15 +14,18 @@ class Process:
     """A command that runs on the device, its standard output read line by line while it runs."""
 
     def __init__(self, argv: Sequence[str]) -> None:
-        self._process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        )
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as e:
+            raise DeviceError(f"cannot run {argv[0]}: {e.strerror}") from e
         self._tail: list[str] = []
         self._reader = threading.Thread(target=self._keep_tail, daemon=True)
         self._reader.start()

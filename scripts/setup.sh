@@ -28,6 +28,7 @@ set_up() {
         choose_python
         need_venv
         say "Making .venv with Python $(version "$python") ($python)"
+        rm -f "$venv/bin/activate" # is written last: without it, what is left of .venv is not usable
         "$python" -m venv --clear "$venv" || die "$python could not make $venv; the reason stands above."
     fi
     if [[ "$(cat "$stamp" 2>/dev/null)" != "$(fingerprint)" ]]; then
@@ -42,7 +43,7 @@ usable() {
     local found
     found="$(version "$venv/bin/python")"
     [[ -n "$found" && ! -e "$unfinished" ]] || return 1
-    grep -qF "$venv" "$venv/bin/activate" || return 1
+    grep -qsF "$venv" "$venv/bin/activate" || return 1
     [[ -z "${PYTHON:-}" || "$(version "$PYTHON")" == "$found" ]]
 }
 
@@ -112,7 +113,7 @@ apt_install() {
 
 install() {
     say "Installing edgeport and what it needs into .venv: some minutes and 3 GB, more where torch is a CUDA build"
-    trap 'die "" "Interrupted; run this again to begin anew."' INT
+    trap 'say "" "Interrupted; run this again to begin anew."; exit 130' INT
     : >"$unfinished"
     local pip=("$venv/bin/python" -m pip install --progress-bar off -c constraints.txt -e '.[dev,plot]')
     if ! "${pip[@]}" </dev/null 2>&1 | follow; then

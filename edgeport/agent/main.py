@@ -48,17 +48,22 @@ def latency(args: argparse.Namespace) -> None:
 
 
 def ops(args: argparse.Namespace) -> None:
-    """Times runs with the runtime's profiler on, op by op."""
-    session = _open(args, profiling=True)
+    """Times runs with the runtime's profiler on, op by op; and, in the same process, plain runs before and after."""
+    plain, session = _open(args, profiling=False), _open(args, profiling=True)
+    for _ in range(1 + args.warmup_runs):
+        plain.run()
+    before = telemetry.snapshot()
+    plain_ns = _timed(plain, max(1, args.num_runs // 2), "plain run")
     for _ in range(1 + args.warmup_runs):
         session.run()
-    before = telemetry.snapshot()
     rows = session.profiled_runs(args.num_runs)
+    plain.run()
+    plain_ns += _timed(plain, max(1, args.num_runs // 2), "plain run")
     after = telemetry.snapshot()
     if args.optimized_model and isinstance(session, ort.Session):
         shutil.copyfile(session.optimized_model(), args.optimized_model)
         shutil.rmtree(os.path.dirname(session.optimized_model()))
-    emit("ops", rows=rows, before=before, after=after)
+    emit("ops", rows=rows, plain_ns=plain_ns, before=before, after=after)
 
 
 def infer(args: argparse.Namespace) -> None:

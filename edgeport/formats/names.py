@@ -36,16 +36,16 @@ def layer_of(name: str) -> str:
 
 
 def _torch_scopes(scopes: list[str]) -> str:
-    """A scope may repeat the path so far: layer1, layer1.0, conv1 is layer1.0.conv1."""
-    path = ""
+    """A scope may repeat the one before, or the whole path so far: layer1, layer1.0, conv1 is layer1.0.conv1."""
+    path, before = "", ""
     for scope in scopes:
-        repeats = (path and scope.startswith(f"{path.rpartition('.')[2]}.")) or scope.startswith(f"{path}.")
         if path and scope.startswith(f"{path}."):
             path = scope
-        elif path and repeats:
-            path = f"{path.rpartition('.')[0]}.{scope}".strip(".")
+        elif before and scope.startswith(f"{before}."):
+            path = path[: -len(before)] + scope
         else:
             path = f"{path}.{scope}".strip(".")
+        before = scope
     return path
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
 
 from edgeport.cost import convolution_madds, matmul_madds, transposed_convolution_madds
@@ -34,18 +33,24 @@ def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) ->
     """
     try:
         model = onnx.load(path, load_external_data=False)
-    except (DecodeError, OSError, ValueError) as e:
-        raise ModelFileError(f"{path} is not an ONNX model, or is damaged ({e})") from e
-    if not model.graph.node:
-        raise ModelFileError(f"{path} is not an ONNX model: it holds no operators")
+        if not model.graph.node:
+            raise ModelFileError(f"{path} is not an ONNX model: it holds no operators")
+        return _Reader(_inferred(model, input_shapes or {})).graph()
+    except ModelFileError:
+        raise
+    except Exception as e:  # damaged bytes may still parse, and then fail anywhere
+        raise ModelFileError(f"{path} is not an ONNX model, or is damaged ({type(e).__name__}: {e})") from e
+
+
+def _inferred(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """With all shapes that follow from the inputs'; as it is where onnx cannot tell (foreign operators)."""
     for value in model.graph.input:
-        if value.name in (input_shapes or {}):
-            _set_shape(value, (input_shapes or {})[value.name])
+        if value.name in input_shapes:
+            _set_shape(value, input_shapes[value.name])
     try:
-        model = shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:
-        return _Reader(model).graph()
-    return _Reader(model).graph()
+        return shape_inference.infer_shapes(model, data_prop=True)
+    except (shape_inference.InferenceError, ValueError, RuntimeError):
+        return model
 
 
 class _Reader:
@@ -91,8 +96,10 @@ class _Reader:
         kind = "DequantizeLinear" if side == "input" else "QuantizeLinear"
         for node in nodes:
             if node.op_type == kind and name in (node.input[0], node.output[0]):
-                scale, zero = (numpy_helper.to_array(self.constants[i]) for i in node.input[1:3])
-                return Quantization(float(scale), int(zero))
+                scale, *zero = (numpy_helper.to_array(self.constants[i]) for i in node.input[1:3])
+                if scale.size != 1:
+                    return None  # by channel
+                return Quantization(float(scale.item()), int(zero[0].item()) if zero else 0)
         return None
 
     def _node(self, index: int, node: onnx.NodeProto) -> Node:

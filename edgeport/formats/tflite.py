@@ -155,5 +155,6 @@ def _madds(kind: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
     if kind == "TRANSPOSE_CONV":
         return transposed_convolution_madds(shapes[2] or (), weights[:3])
     if kind == "BATCH_MATMUL":
-        return matmul_madds(out, (shapes[0] or (0,))[-1])
+        left = shapes[0] or (0, 0)
+        return matmul_madds(out, left[-1] * left[-2] // out[-2])  # whichever of its two axes is the inner one
     return convolution_madds(out, weights[1:])

@@ -33,23 +33,30 @@ def document(result: Result) -> dict[str, Any]:
         "cores": result.cores,
         "inputs": result.inputs,
         "verdict": stats.verdict(result),
+        "stolen_share": max((s for s in map(stats.steal, result.launches) if s is not None), default=None),
         "latency_ms": stats.latency(result.launches),
         "init_ms": median(launch.init_ns for launch in result.launches) / 1e6,
         "first_inference_ms": median(launch.first_ns for launch in result.launches) / 1e6,
         "peak_memory_bytes": max((launch.peak_bytes or 0 for launch in result.launches), default=0) or None,
         "classes": _classes(profile),
         "unattributed_share": breakdown.unattributed_share(profile) if profile else None,
-        "profiler_overhead": stats.overhead(result),
+        "profiler_overhead": stats.overhead(profile) if profile else None,
         "invoke_us": stats.invoke_us(profile) if profile else None,
         "ops": _ops(profile),
         "raw": {
             "warmup_runs": result.warmup_runs,
             "launches": result.launches,
             "samples_ns": [launch.samples_ns for launch in result.launches],
-            "profile": {"invoke_us": profile.invoke_us, "between_us": profile.between_us} if profile else None,
+            "profile": _raw(profile),
         },
         "facts": result.facts,
     }
+
+
+def _raw(profile: OpProfile | None) -> dict[str, Any] | None:
+    if profile is None:
+        return None
+    return {"plain_ns": profile.plain_ns, "invoke_us": profile.invoke_us, "between_us": profile.between_us}
 
 
 def _classes(profile: OpProfile | None) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from rich.table import Table
 from edgeport.records import Result
 from edgeport.reports import View, rows
 
+GAP = 3
+
 
 def render(results: Sequence[Result], view: View) -> str:
     return draw(rows.tables(results, view), view)
@@ -18,16 +20,40 @@ def render(results: Sequence[Result], view: View) -> str:
 def draw(tables: Sequence[rows.Table], view: View) -> str:
     console = Console(file=StringIO(), width=view.width, highlight=False, color_system=None, legacy_windows=False)
     for n, table in enumerate(tables):
-        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for i, name in enumerate(table.header):
-            numeric = i in table.numeric
-            shown.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-        for row in table.rows:
-            shown.add_row(*(cell.replace("[", "\\[") for cell in row))
         if n:
             console.print()
         console.print(table.title, markup=False, highlight=False)
-        console.print(shown)
+        console.print(_shown(table, view.width))
     file = console.file
     assert isinstance(file, StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def _shown(table: rows.Table, width: int) -> Table:
+    """With as many of the optional columns as fit; where it is too wide all the same, numbers wrap at their spaces."""
+    columns = [i for i in range(len(table.header)) if i not in _dropped(table, width)]
+    fits = _needed(table, columns) <= width
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i in columns:
+        numeric = i in table.numeric
+        shown.add_column(
+            table.header[i], justify="right" if numeric else "left", no_wrap=numeric and fits, overflow="fold"
+        )
+    for row in table.rows:
+        shown.add_row(*(row[i].replace("[", "\\[") for i in columns))
+    return shown
+
+
+def _dropped(table: rows.Table, width: int) -> set[int]:
+    dropped: set[int] = set()
+    for column in table.optional:
+        if _needed(table, [i for i in range(len(table.header)) if i not in dropped]) <= width:
+            break
+        dropped.add(column)
+    return dropped
+
+
+def _needed(table: rows.Table, columns: Sequence[int]) -> int:
+    """Characters that these columns take, with the space between them."""
+    widest = (max(len(row[i]) for row in (table.header, *table.rows)) for i in columns)
+    return sum(widest) + GAP * len(columns)

@@ -110,7 +110,7 @@ def _comparison(analyses: Sequence[Analysis]) -> Table:
     notes = [
         f"{a.model}: not counted: {', '.join(f'{o} x{n}' for o, n in a.unknown.items())}" for a in analyses if a.unknown
     ]
-    return Table("\n".join([title, *notes]), header, tuple(rows), tuple(range(1, 7)))
+    return Table("\n".join([title, *notes]), header, tuple(rows), tuple(range(1, 7)), (3, 5, 6, 4))
 
 
 def _types(analysis: Analysis, view: View) -> Table:
@@ -133,7 +133,7 @@ def _sums(title: str, sums: Sequence[Sum], analysis: Analysis) -> Table:
         )
         for s in sums
     )
-    return Table(title, header, rows, tuple(range(1, 8)))
+    return Table(title, header, rows, tuple(range(1, 8)), (1, 3, 7, 6))
 
 
 def _layers(analysis: Analysis, view: View) -> Table:
@@ -150,7 +150,9 @@ def _layers(analysis: Analysis, view: View) -> Table:
         for layer in analysis.layers
         if layer.kind != "movement" or layer.mac
     )
-    return Table(f"{analysis.model}, layers in the order in which they run", header, rows, (4, 5, 6, 7, 8))
+    return Table(
+        f"{analysis.model}, layers in the order in which they run", header, rows, (4, 5, 6, 7, 8), (8, 4, 7, 3)
+    )
 
 
 def _findings(analysis: Analysis, view: View) -> Table:

@@ -12,12 +12,15 @@ from edgeport.reports import View
 
 
 class Table(msgspec.Struct, frozen=True):
-    """numeric: columns that are numbers, to be aligned right."""
+    """numeric: columns that are numbers, to be aligned right; optional: those that a narrow terminal does without,
+    the first one first.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[int, ...]
+    optional: tuple[int, ...] = ()
 
 
 def tables(results: Sequence[Result], view: View) -> list[Table]:
@@ -57,7 +60,9 @@ def latencies(results: Sequence[Result]) -> Table:
     threads = f"{first.num_threads} thread{'s' * (first.num_threads > 1)}"
     emulated = ", EMULATED: these times say nothing of a real device" if first.facts.get("emulated") else ""
     models = ", ".join(dict.fromkeys(r.model for r in results))
-    return Table(f"{models} on {first.device} ({chip}), {threads}{emulated}", header, rows, tuple(range(2, 10)))
+    return Table(
+        f"{models} on {first.device} ({chip}), {threads}{emulated}", header, rows, tuple(range(2, 10)), (9, 8, 7, 6)
+    )
 
 
 def _latency_row(result: Result) -> tuple[str, ...]:
@@ -81,7 +86,7 @@ def classes(results: Sequence[Result]) -> Table:
     lines = [{line.key: line for line in breakdown.by_class(r.profile)} for r in results if r.profile]
     header = ("class", *(f"{r.precision} {r.runtime}" for r in results))
     rows = [(key, *(_share(column[key]) for column in lines)) for key in lines[0]]
-    overheads = tuple("-" if o is None else f"{o:+.0%}" for o in map(stats.overhead, results))
+    overheads = tuple(f"{stats.overhead(r.profile):+.0%}" for r in results if r.profile)
     title = "share of the profiled run by class (ShuffleNetV2, Fig. 2)"
     return Table(title, header, (*rows, ("profiler's cost", *overheads)), tuple(range(1, len(header))))
 
@@ -95,7 +100,7 @@ def modules(result: Result, view: View) -> Table:
     header = ("module", "ms", "share", "MMAdds", "GMAC/s", "MB moved")
     lines = breakdown.by_module(result.profile, view.depth)
     rows = tuple((line.key, *_figures(line)) for line in lines)
-    return Table(f"{label(result)}, by module to depth {view.depth}", header, rows, (1, 2, 3, 4, 5))
+    return Table(f"{label(result)}, by module to depth {view.depth}", header, rows, (1, 2, 3, 4, 5), (5, 4, 3))
 
 
 def operators(result: Result, view: View) -> Table:
@@ -110,7 +115,7 @@ def operators(result: Result, view: View) -> Table:
     rows = tuple(
         (op.op, op.class_, _module(op.module), "x".join(map(str, op.shape)), *_figures(line)) for op, line in pairs
     )
-    return Table(title, header, rows, (4, 5, 6, 7, 8))
+    return Table(title, header, rows, (4, 5, 6, 7, 8), (8, 7, 3, 6))
 
 
 def _module(module: str | None) -> str:

@@ -1,10 +1,14 @@
-"""What all export tests share."""
+"""What all export tests share: a cache of their own, and each expensive export once."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from .command_line import edgeport, network
+
+SHUFFLENET = ("shufflenet_v2", "--set", "width=0.5", "--input-shape", "1,3,64,64")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,3 +21,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ.pop("EDGEPORT_CACHE")
     if before is not None:
         os.environ["EDGEPORT_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def shufflenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of ShuffleNetV2 0.5 at 64x64, all four files."""
+    folder = tmp_path_factory.mktemp("exports") / "shufflenet"
+    edgeport("export", *SHUFFLENET, "--target", "x86", "-o", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny network, all four files, int8 for ARM with integer inputs and outputs."""
+    folder = tmp_path_factory.mktemp("exports") / "small"
+    edgeport("export", network("small"), "--target", "arm", "--int8-io", "-o", folder)
+    return folder

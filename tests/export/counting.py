@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from edgeport.models.micronet import DynamicShiftMax, J  # type: ignore[import-not-found]
 from torch import nn
-
-from edgeport.models.micronet import DynamicShiftMax, J
 
 
 class Layer(NamedTuple):
@@ -63,7 +62,7 @@ def _madds(module: nn.Module, output: torch.Tensor) -> int:
     if isinstance(module, nn.Linear):
         return output.numel() * module.in_features
     assert isinstance(module, DynamicShiftMax)
-    return output.numel() * J * module.K
+    return int(output.numel() * J * module.K)
 
 
 def _type(module: nn.Module) -> str:

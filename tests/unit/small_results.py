@@ -35,7 +35,7 @@ def op(class_: str, us: float, module: str | None, madds: int = 0, **fields: Any
 
 def profile(*ops: OpTime, invoke_us: Sequence[int] = (1100, 1100), between_us: Sequence[int] = (100, 100)) -> OpProfile:
     """1000 us a run without what passes between operators."""
-    return OpProfile(tuple(invoke_us), tuple(between_us), ops, dict(SNAPSHOT), dict(SNAPSHOT))
+    return OpProfile((1_000_000,), tuple(invoke_us), tuple(between_us), ops, dict(SNAPSHOT), dict(SNAPSHOT))
 
 
 def shufflenet_profile() -> OpProfile:

@@ -385,7 +385,6 @@ def test_putting_the_layout_back_is_the_convolutions_own_and_costs_no_multiplica
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="a ReorderInput goes to the operator before it")
 def test_changing_the_layout_for_a_convolution_is_that_convolutions_own() -> None:
     graph = optimized(
         ("Add", "/pre/add", ["x", "x"], "a"), ("ReorderInput", "", ["a"], "b"), ("Conv", "/stem/conv", ["b"], "c")

@@ -2,7 +2,6 @@
 
 import io
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +64,14 @@ def test_a_batch_of_several_may_not(tmp_path: Path) -> None:
         load(npz(tmp_path, x=np.zeros((6, 3, 4, 4))), TensorInfo("x", (2, 3, 4, 4), "float32"))
 
 
-as_given = pytest.mark.xfail(strict=True, reason="the shape that it tells has a 1 more than the file's")
-
-
 @pytest.mark.parametrize(
     "shape",
     [
         (2, 1, 4, 4, 3),
         (0, 1, 3, 4, 4),
         (4,),
-        pytest.param((2, 1, 3, 4), marks=as_given),
-        pytest.param((2, 3, 5, 4), marks=as_given),
+        (2, 1, 3, 4),
+        (2, 3, 5, 4),
     ],
 )
 def test_an_array_of_a_wrong_shape_is_told_both_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
@@ -118,9 +114,9 @@ def damaged_npz() -> bytes:
     [
         b"not a zip file",
         b"PK\x03\x04 cut off",
-        pytest.param(b"", marks=pytest.mark.xfail(strict=True, raises=EOFError)),
-        pytest.param(npy(), marks=pytest.mark.xfail(strict=True, raises=TypeError), id="npy"),
-        pytest.param(damaged_npz(), marks=pytest.mark.xfail(strict=True, raises=zlib.error), id="damaged"),
+        b"",
+        pytest.param(npy(), id="npy"),
+        pytest.param(damaged_npz(), id="damaged"),
     ],
 )
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
@@ -130,7 +126,6 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> Non
         load(path)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="astype is outside of the try")
 def test_words_are_no_samples(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'x' holds"):
         load(npz(tmp_path, x=np.full((2, 1, 3, 4, 4), "a")))
@@ -187,7 +182,7 @@ def bomb() -> bytes:
         b"",
         b"no image at all",
         None,
-        pytest.param(bomb(), marks=pytest.mark.xfail(strict=True, raises=Image.DecompressionBombError), id="bomb"),
+        pytest.param(bomb(), id="bomb"),
     ],
 )
 def test_a_corrupt_image_is_named(tmp_path: Path, content: bytes | None) -> None:

@@ -131,12 +131,10 @@ def test_a_class_is_a_factory_too() -> None:
     assert parsed(ANetwork, "width=2", "depth=5") == {"width": 2.0, "depth": 5}
 
 
-@pytest.mark.xfail(strict=True, reason="TypeError of typing.get_type_hints")
 def test_a_partly_applied_factory_is_a_factory_too() -> None:
     assert parsed(partial(typed, width=2.0), "blocks=7") == {"blocks": 7}
 
 
-@pytest.mark.xfail(strict=True, reason="NameError of typing.get_type_hints")
 def test_an_annotation_that_only_a_type_checker_can_resolve_does_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "annotated.py"
     path.write_text("def build(width: 'somewhere.Width' = 1.0): ...\n")
@@ -274,7 +272,6 @@ def test_a_factory_that_raises_shows_its_own_message(user_file: Path) -> None:
         catalog.build(factory, {"fail": True})
 
 
-@pytest.mark.xfail(strict=True, reason="the file's folder is importable only while the file is imported")
 def test_a_factory_may_import_its_neighbour_when_it_is_called(tmp_path: Path) -> None:
     (tmp_path / "late_neighbour.py").write_text("WIDTH = 0.5\n")
     path = tmp_path / "late.py"
@@ -282,7 +279,6 @@ def test_a_factory_may_import_its_neighbour_when_it_is_called(tmp_path: Path) ->
     assert catalog.build(catalog.find_factory(f"{path}:build"), {}) == 0.5
 
 
-@pytest.mark.xfail(strict=True, raises=SystemExit, reason="only Exception is caught")
 def test_a_script_that_ends_the_process_on_import_is_an_error_of_the_file(tmp_path: Path) -> None:
     """As one does that reads its command line outside of main()."""
     path = tmp_path / "script.py"

@@ -78,6 +78,9 @@ def test_a_folder_that_is_a_file_is_refused_with_the_reason(tmp_path: Path) -> N
 
 def test_the_cache_lies_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGEPORT_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.cache_folder("kit") == tmp_path / ".cache" / "edgeport" / "kit"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert files.cache_folder("kit") == tmp_path / "xdg" / "edgeport" / "kit"
     monkeypatch.setenv("EDGEPORT_CACHE", str(tmp_path / "own"))

@@ -31,7 +31,6 @@ def test_an_operator_fused_into_another_belongs_to_its_own_module(module: str, o
         pytest.param(
             "/features/features.3/conv/conv.1/conv.1.0/Conv",
             "features.3.conv.1.0",
-            marks=pytest.mark.xfail(strict=True, reason="gives features.3.conv.1.conv.1.0"),
         ),
         ("/block/block/Conv", "block.block"),
         ("/Flatten", ""),

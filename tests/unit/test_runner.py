@@ -167,7 +167,6 @@ def test_an_open_size_is_filled_as_asked_for_and_refused_otherwise(runner: Runne
     assert messages["ready"]["inputs"][0]["shape"] == [2, 3, 8, 8]
 
 
-@pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="Popen's error is passed on")
 def test_a_python_that_is_not_there_is_an_error_of_the_device(tmp_path: Path) -> None:
     absent = Runner("bench", Local(str(tmp_path / "no-python")))
     assert "no-python" in failure(absent, "litert", small_tflite(tmp_path / "m.tflite"), *FEW)

@@ -1,0 +1,311 @@
+"""`edgeport export` end to end: what is in the folder, and that it is right."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from edgeport import catalog, formats
+
+from .command_line import edgeport, network
+from .conftest import SHUFFLENET
+
+Array = NDArray[Any]
+FILES = ("fp32.onnx", "int8.onnx", "fp32.tflite", "int8.tflite")
+LEFTOVERS_ALLOWED = {"manifest.json", "export.log"}
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return manifest
+
+
+def artifacts_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """{"fp32.onnx": its entry in the manifest, ...}."""
+    return {a["file"].partition(".")[2]: a for a in manifest_of(folder)["artifacts"]}
+
+
+def run_onnx(path: Path, *inputs: Array) -> list[Array]:
+    """By ONNX Runtime's own Python interface: nothing of edgeport."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return list(session.run(None, dict(zip((i.name for i in session.get_inputs()), inputs, strict=True))))
+
+
+def run_tflite(path: Path, *inputs: Array) -> list[Array]:
+    """By the interpreter's own Python interface: nothing of edgeport."""
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    for details, array in zip(interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(details["index"], array)
+    interpreter.invoke()
+    return [interpreter.get_tensor(details["index"]) for details in interpreter.get_output_details()]
+
+
+def decibels(expected: Array, found: Array) -> float:
+    """Signal-to-noise ratio."""
+    return float(10 * np.log10(np.square(expected).sum() / max(float(np.square(expected - found).sum()), 1e-30)))
+
+
+# The folder
+
+
+def test_the_folder_holds_the_files_the_manifest_and_the_log_only(shufflenet: Path) -> None:
+    names = {p.name for p in shufflenet.iterdir()}
+    assert names == {f"shufflenet_v2.{f}" for f in FILES} | LEFTOVERS_ALLOWED
+
+
+def test_the_manifest_tells_what_was_exported(shufflenet: Path) -> None:
+    manifest = manifest_of(shufflenet)
+    model = manifest["model"]
+    assert (model["name"], model["source"], model["arguments"]) == ("shufflenet_v2", "shufflenet_v2", {"width": 0.5})
+    assert model["parameters"] == 1_366_792
+    assert model["weights"] is None
+    assert len(model["weights_sha256"]) == 64
+    assert "1807.11164" in model["paper"]
+    assert manifest["target"] == "x86"
+    assert manifest["calibration"]["samples"] > 0
+    assert manifest["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+
+
+@pytest.mark.parametrize(
+    "distribution", ["edgeport", "torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "ai-edge-quantizer"]
+)
+def test_the_manifest_tells_the_versions(shufflenet: Path, distribution: str) -> None:
+    assert manifest_of(shufflenet)["versions"][distribution] == version(distribution)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_manifest_tells_each_file(shufflenet: Path, file: str) -> None:
+    entry, path = artifacts_of(shufflenet)[file], shufflenet / f"shufflenet_v2.{file}"
+    precision, _, format = file.partition(".")
+    assert (entry["format"], entry["precision"]) == (format, precision)
+    assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert entry["size_bytes"] == path.stat().st_size
+    layout = {"onnx": ("NCHW", [1, 3, 64, 64]), "tflite": ("NHWC", [1, 64, 64, 3])}[format]
+    (image,), (scores,) = entry["inputs"], entry["outputs"]
+    assert (image["layout"], image["shape"]) == layout
+    assert (image["name"], image["dtype"], image["quantization"]) == ("x", "float32", None)
+    assert (scores["name"], scores["shape"], scores["dtype"]) == ("output", [1, 1000], "float32")
+    assert (entry["opset"] is not None) == (format == "onnx")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_manifest_tells_the_verification(shufflenet: Path, file: str) -> None:
+    verification = artifacts_of(shufflenet)[file]["verification"]
+    assert verification["samples"] == manifest_of(shufflenet)["calibration"]["samples"]
+    if file.startswith("fp32"):
+        assert verification["max_relative_error"] < 1e-4
+        assert verification["sqnr_db"] > 80
+        assert verification["top1_agreement"] == 1
+    else:
+        assert 10 < verification["sqnr_db"] < 60
+        assert 0 < verification["top1_agreement"] <= 1
+
+
+def test_int8_files_are_a_quarter_of_the_size(shufflenet: Path) -> None:
+    sizes = {file: entry["size_bytes"] for file, entry in artifacts_of(shufflenet).items()}
+    assert sizes["int8.onnx"] < 0.35 * sizes["fp32.onnx"]
+    assert sizes["int8.tflite"] < 0.35 * sizes["fp32.tflite"]
+
+
+def test_a_second_export_gives_the_same_bytes(shufflenet: Path, tmp_path: Path) -> None:
+    edgeport("export", *SHUFFLENET, "--target", "x86", "-o", tmp_path, "--quiet")
+    for path in shufflenet.iterdir():
+        if path.name != "export.log":
+            assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+# The files
+
+
+@pytest.fixture(scope="module")
+def shufflenet_and_inputs() -> tuple[torch.nn.Module, Array, Array]:
+    """The network that was exported (its random weights are those of a fixed seed), inputs and its answers."""
+    torch.manual_seed(0)
+    network = catalog.find_factory("shufflenet_v2").call(width=0.5).eval()
+    images = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        return network, images.numpy(), network(images).numpy()
+
+
+@pytest.mark.parametrize(("file", "at_least_db"), [("fp32.onnx", 80), ("int8.onnx", 8)])
+def test_onnx_files_compute_what_the_network_computes(
+    shufflenet: Path, shufflenet_and_inputs: tuple[torch.nn.Module, Array, Array], file: str, at_least_db: float
+) -> None:
+    _, images, expected = shufflenet_and_inputs
+    found = np.concatenate([run_onnx(shufflenet / f"shufflenet_v2.{file}", image[None])[0] for image in images])
+    assert decibels(expected, found) > at_least_db
+
+
+@pytest.mark.parametrize(("file", "at_least_db"), [("fp32.tflite", 80), ("int8.tflite", 8)])
+def test_tflite_files_compute_what_the_network_computes(
+    shufflenet: Path, shufflenet_and_inputs: tuple[torch.nn.Module, Array, Array], file: str, at_least_db: float
+) -> None:
+    _, images, expected = shufflenet_and_inputs
+    last = images.transpose(0, 2, 3, 1)
+    found = np.concatenate([run_tflite(shufflenet / f"shufflenet_v2.{file}", image[None])[0] for image in last])
+    assert decibels(expected, found) > at_least_db
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_batch_norm_is_folded_and_relu_fused(shufflenet: Path, file: str) -> None:
+    kinds = [n.kind.upper() for n in formats.read(shufflenet / f"shufflenet_v2.{file}").nodes]
+    assert not {"BATCHNORMALIZATION", "MUL", "ADD", "SUB"} & set(kinds)
+    if file.endswith("tflite"):
+        assert not {"RELU", "RELU6"} & set(kinds)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_convolutions_carry_their_modules(
+    shufflenet: Path, shufflenet_and_inputs: tuple[torch.nn.Module, Array, Array], file: str
+) -> None:
+    nodes = formats.read(shufflenet / f"shufflenet_v2.{file}").nodes
+    found = [n.module for n in nodes if n.kind.lower() in ("conv", "conv_2d", "depthwise_conv_2d")]
+    modules = shufflenet_and_inputs[0].named_modules()
+    assert sorted(map(str, found)) == sorted(name for name, m in modules if isinstance(m, torch.nn.Conv2d))
+
+
+@pytest.mark.parametrize("file", ["fp32.onnx", "int8.onnx"])
+def test_onnx_files_are_valid_and_hold_no_paths_of_this_machine(shufflenet: Path, file: str) -> None:
+    path = shufflenet / f"shufflenet_v2.{file}"
+    onnx.checker.check_model(path, full_check=True)
+    data = path.read_bytes()
+    assert b".py" not in data
+    assert str(Path(torch.__file__).parent).encode() not in data
+
+
+# int8 for a target, and integer inputs and outputs
+
+
+def zero_point_types(path: Path) -> set[int]:
+    """Element types that QuantizeLinear makes."""
+    model = onnx.load(path)
+    types = {t.name: t.data_type for t in model.graph.initializer}
+    return {types[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+
+
+def weights_per_channel(path: Path) -> bool:
+    model = onnx.load(path)
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    scales = [constants[n.input[1]] for n in model.graph.node if n.op_type == "DequantizeLinear"]
+    return any(s.ndim == 1 and s.size == 8 for s in scales)
+
+
+def test_x86_gets_unsigned_activations_and_arm_signed_ones(shufflenet: Path, small: Path) -> None:
+    assert zero_point_types(shufflenet / "shufflenet_v2.int8.onnx") == {TensorProto.UINT8}
+    assert zero_point_types(small / "small.int8.onnx") == {TensorProto.INT8}
+    assert weights_per_channel(small / "small.int8.onnx")
+    assert manifest_of(small)["target"] == "arm"
+
+
+def check_integer_edges(path: Path, entry: dict[str, Any], dtype: str) -> None:
+    """What the manifest says of an integer file is enough to use it, by the runtime alone."""
+    (image,), (scores,) = entry["inputs"], entry["outputs"]
+    assert (image["dtype"], scores["dtype"]) == (dtype, dtype)
+    assert image["quantization"]["scale"] > 0
+    assert scores["quantization"]["scale"] > 0
+    torch.manual_seed(0)
+    made = catalog.find_factory(network("small")).call().eval()
+    images = torch.randn(8, 3, 16, 16).clip(-2, 2)
+    with torch.no_grad():
+        expected = made(images).numpy()
+    laid_out = images.numpy() if entry["format"] == "onnx" else images.numpy().transpose(0, 2, 3, 1)
+    limits = np.iinfo(dtype)
+    stored = np.round(laid_out / image["quantization"]["scale"]) + image["quantization"]["zero_point"]
+    quantized = stored.clip(limits.min, limits.max).astype(dtype)
+    run = run_onnx if entry["format"] == "onnx" else run_tflite
+    found = np.concatenate([run(path, q[None])[0] for q in quantized])
+    assert found.dtype == dtype
+    real = (found.astype(np.float64) - scores["quantization"]["zero_point"]) * scores["quantization"]["scale"]
+    assert decibels(expected, real) > 15
+    assert entry["verification"]["sqnr_db"] > 15
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_integer_inputs_and_outputs(small: Path, format: str) -> None:
+    check_integer_edges(small / f"small.int8.{format}", artifacts_of(small)[f"int8.{format}"], "int8")
+    floats = artifacts_of(small)[f"fp32.{format}"]
+    assert {i["dtype"] for i in (*floats["inputs"], *floats["outputs"])} == {"float32"}
+
+
+def test_integer_inputs_and_outputs_for_x86_and_for_a_chosen_precision(tmp_path: Path) -> None:
+    choice = ("--formats", "onnx", "--precisions", "int8")
+    edgeport("export", network("small"), *choice, "--target", "x86", "--int8-io", "-o", tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"small.int8.onnx", *LEFTOVERS_ALLOWED}
+    check_integer_edges(tmp_path / "small.int8.onnx", artifacts_of(tmp_path)["int8.onnx"], "uint8")
+
+
+# Options
+
+
+def entries(folder: Path) -> Sequence[str]:
+    return list(artifacts_of(folder))
+
+
+def test_a_folder_is_filled_in_several_exports(tmp_path: Path) -> None:
+    common = ("export", network("small"), "--set", "channels=4", "--name", "mine", "-o", tmp_path, "--precisions=fp32")
+    done = edgeport(*common, "--formats", "tflite")
+    assert entries(tmp_path) == ["fp32.tflite"]
+    assert str(tmp_path / "mine.fp32.tflite") in done.out
+    before = (tmp_path / "mine.fp32.tflite").read_bytes()
+    edgeport(*common, "--formats", "onnx")
+    assert sorted(entries(tmp_path)) == ["fp32.onnx", "fp32.tflite"]
+    assert (tmp_path / "mine.fp32.tflite").read_bytes() == before
+    assert {p.name for p in tmp_path.iterdir()} == {"mine.fp32.onnx", "mine.fp32.tflite", *LEFTOVERS_ALLOWED}
+    # Of another network, the earlier one's file no longer belongs to what the manifest describes.
+    edgeport("export", network("small"), "--name", "mine", "-o", tmp_path, "--formats=onnx", "--precisions=fp32")
+    assert entries(tmp_path) == ["fp32.onnx"]
+    assert manifest_of(tmp_path)["model"]["arguments"] == {}
+
+
+def test_weights_of_the_users_own_and_images_of_the_users_own(tmp_path: Path) -> None:
+    from PIL import Image
+
+    torch.manual_seed(1)
+    trained = catalog.find_factory(network("small")).call().eval()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in trained.state_dict().items()}}, tmp_path / "w.pth")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(3):
+        pixels = generator.integers(0, 255, (20, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(photos / f"{i}.png")
+    out = tmp_path / "out"
+    options = ("--weights", tmp_path / "w.pth", "--calibration-data", photos, "--formats=tflite", "-o", out)
+    done = edgeport("export", network("small"), *options)
+    assert "random" not in done.err
+    manifest = manifest_of(out)
+    assert manifest["model"]["weights"] == "w.pth"
+    assert manifest["calibration"]["samples"] == 3
+    image = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        expected = trained(image).numpy()
+    found = run_tflite(out / "small.fp32.tflite", np.ascontiguousarray(image.numpy().transpose(0, 2, 3, 1)))[0]
+    assert decibels(expected, found) > 80
+
+
+def test_random_weights_are_warned_of_even_when_quiet(tmp_path: Path) -> None:
+    done = edgeport("export", network("small"), "--formats=tflite", "--precisions=fp32", "-q", "-o", tmp_path)
+    assert "the weights are random" in done.err
+    assert "✓" not in done.err
+
+
+def test_int8_that_loses_too_much_is_refused_and_the_rest_is_written(tmp_path: Path) -> None:
+    options = ("--formats=tflite", "--min-sqnr-db=90", "-o", tmp_path)
+    done = edgeport("export", network("small"), *options, code=3)
+    assert "tflite int8" in done.err
+    assert "90 dB" in done.err
+    assert "--calibration-data" in done.err
+    assert entries(tmp_path) == ["fp32.tflite"]
+    assert not (tmp_path / "small.int8.tflite").exists()
