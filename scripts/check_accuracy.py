@@ -2,8 +2,8 @@
 
     python scripts/check_accuracy.py [--folder DIR]
 
-Weights and the 20 labelled photos come from packages, their hashes checked (scripts/fetch_assets.py). Exit code 0 if the
-fp32 files name at least 18 of the 20 and the int8 files lose at most one photo against them, 1 otherwise.
+Weights and the 20 labelled photos come from packages, their hashes checked (scripts/fetch_assets.py). Exit code 0 if
+the fp32 files name at least 18 of the 20 and the int8 files lose at most one photo against them, 1 otherwise.
 """
 
 import argparse
@@ -57,7 +57,8 @@ def judge(right: dict[str, int]) -> int:
     for file, count in right.items():
         reference = right[file.replace(".int8.", ".fp32.")]
         good &= count >= (LEAST_RIGHT if ".fp32." in file else reference - MOST_LOST)
-    print("as it should be" if good else f"not as it should be: fp32 at least {LEAST_RIGHT}, int8 at most {MOST_LOST} fewer")
+    wanted = f"fp32 at least {LEAST_RIGHT}, int8 at most {MOST_LOST} fewer"
+    print("as it should be" if good else f"not as it should be: {wanted}")
     return 0 if good else 1
 
 

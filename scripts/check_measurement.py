@@ -28,6 +28,7 @@ from edgeport.export.manifest import read_manifest
 from edgeport.kit import RUNTIME_OF
 from edgeport.measure import Artifact, Measurement, Settings
 from edgeport.progress import Silent
+from edgeport.records import Result
 from edgeport.runner import local_runner
 
 RUNS, WARMUP = 40, 10
@@ -94,8 +95,9 @@ def edgeport_ms(path: Path) -> float:
     return stats.latency(measured(path, Settings(1, RUNS, WARMUP, launches=1, profile=False)).launches).median
 
 
-def measured(path: Path, settings: Settings):  # type: ignore[no-untyped-def]
-    measurement = Measurement([Artifact(path, path.stem, RUNTIME_OF[path.suffix], "")], local_runner(), settings, Silent())
+def measured(path: Path, settings: Settings) -> Result:
+    artifact = Artifact(path, path.stem, RUNTIME_OF[path.suffix], "")
+    measurement = Measurement([artifact], local_runner(), settings, Silent())
     measurement.run()
     return measurement.results()[0]
 
@@ -117,6 +119,7 @@ def op_sums(path: Path) -> tuple[float, float]:
     net, whole = [], []
     for _ in range(5):
         profile = measured(path, Settings(1, 20, 5, launches=1)).profile
+        assert profile is not None
         total = sum(op.us for op in profile.ops)
         net.append(total / stats.invoke_us(profile))
         whole.append(total * len(profile.invoke_us) / sum(profile.invoke_us))

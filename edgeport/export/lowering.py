@@ -57,7 +57,7 @@ class Lowering:
     def __init__(self, gm: GraphModule) -> None:
         self.gm, self.builder = gm, Builder()
         self.values: dict[Node, Result] = {}
-        self.makers: dict[int, Any] = {}  # tensor -> operator that makes it
+        self.makers: dict[Node, Any] = {}  # the last operator written for a node
 
     def run(self, input_names: Sequence[str], output_names: Sequence[str]) -> bytes:
         """The .tflite file. Raises UnsupportedError."""
@@ -78,7 +78,8 @@ class Lowering:
             value = self.ordered(node, layout.channels_last(len(shape_of(node))))
             tensor = value.tensor
             if tensor in inputs.values() or tensor in outputs.values():
-                tensor = self.emit(node, "RESHAPE", [tensor], shape_of(node), value.order, None).tensor
+                sizes = self.sizes(self.builder.shape(tensor))
+                tensor = self.emit(node, "RESHAPE", [tensor, sizes], shape_of(node), value.order).tensor
             outputs[name] = tensor
         return self.builder.finish(inputs, outputs)
 
@@ -134,7 +135,7 @@ class Lowering:
         """An operator with one output of this PyTorch shape, kept in this order."""
         name = operator_name(module_path(node), kind.lower())
         tensor = self.builder.tensor(name, layout.in_memory(shape, order), dtype or dtype_of(node))
-        self.makers[tensor] = self.builder.operator(kind, inputs, [tensor], options)
+        self.makers[node] = self.builder.operator(kind, inputs, [tensor], options)
         return Value(tensor, order)
 
     def constant(self, value: NDArray[Any], name: str = "constant") -> int:
@@ -303,6 +304,15 @@ FUSED: dict[Any, Any] = {
     aten.relu6.default: Activation.RELU6,
     aten.hardtanh.default: Activation.RELU6,
 }
+# Options of the operators into which LiteRT runs an activation fused.
+FUSING = (
+    "Conv2DOptionsT",
+    "DepthwiseConv2DOptionsT",
+    "FullyConnectedOptionsT",
+    "AddOptionsT",
+    "SubOptionsT",
+    "MulOptionsT",
+)
 ACTIVATION_KINDS = {Activation.RELU: "RELU", Activation.RELU6: "RELU6"}
 
 
@@ -315,10 +325,11 @@ def rectifier(lowering: Lowering, node: Node) -> Value:
     source = node.args[0]
     assert isinstance(source, Node)
     value = lowering.value(source)
-    maker: Any = lowering.makers.get(value.tensor)
-    options = maker.builtinOptions if maker is not None else None
-    fusable = getattr(options, "fusedActivationFunction", None) == Activation.NONE
-    if fusable and options is not None and len(source.users) == 1:
+    # Only into what was written for this very node: through a permute or a view others may read the same memory.
+    maker: Any = lowering.makers.get(source)
+    options: Any = maker.builtinOptions if maker is not None else None
+    fusable = type(options).__name__ in FUSING and options.fusedActivationFunction == Activation.NONE
+    if fusable and maker.outputs[0] == value.tensor and len(source.users) == 1:
         options.fusedActivationFunction = activation
         return value
     return lowering.emit(node, ACTIVATION_KINDS[activation], [value.tensor], shape_of(node), value.order)
@@ -388,7 +399,8 @@ BINARY: dict[Any, tuple[str, str]] = {
 
 @lowers(*BINARY)
 def binary(lowering: Lowering, node: Node) -> Value:
-    if node.kwargs.get("alpha", 1) != 1 or dtype_of(node) != "float32":
+    types = {dtype_of(a) for a in (node, *node.all_input_nodes) if "val" in a.meta}
+    if node.kwargs.get("alpha", 1) != 1 or types != {"float32"}:
         raise UnsupportedError(f"{node.target} of that kind")
     kind, table = BINARY[node.target]
     rank = len(shape_of(node))

@@ -12,7 +12,7 @@ def get_state(gm: torch.fx.GraphModule, node: Any) -> torch.Tensor | None:
         return None
     path, _, leaf = str(node.target).rpartition(".")
     value = getattr(gm.get_submodule(path), leaf)
-    return value if isinstance(value, torch.Tensor) else None
+    return value.detach() if isinstance(value, torch.Tensor) else None
 
 
 def add_state(gm: torch.fx.GraphModule, name: str, value: torch.Tensor, before: torch.fx.Node) -> torch.fx.Node:

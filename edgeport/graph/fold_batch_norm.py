@@ -41,6 +41,8 @@ def _fold(gm: GraphModule, norm: Node) -> int:
     running_mean, running_var = get_state(gm, mean), get_state(gm, var)
     if weight is None or running_mean is None or running_var is None:
         return 0
+    if layer.meta["val"].dim() != weight.dim():
+        return 0  # without a batch, or with tokens, the normalised axis is not that of the layer's channels
     # y = (x - mean) / sqrt(var + eps) * gamma + beta, in double so that folding adds no error of its own
     scale = (running_var.double() + eps).rsqrt()
     affine, shift = get_state(gm, gamma), get_state(gm, beta)

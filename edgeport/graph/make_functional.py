@@ -10,6 +10,8 @@ from torch.fx import GraphModule, Node
 FORMATS = ("onnx", "tflite")
 ORDER = 20
 
+LAYERS = ("batch_norm", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul")
+
 
 def run(gm: GraphModule) -> int:
     """Returns how many operators it replaced."""
@@ -23,6 +25,9 @@ def _replace(node: Node) -> int:
         return 0
     if len(overwritten.users) != 1 or not _owns_its_memory(overwritten):
         return 0
+    types = {n.meta["val"].dtype for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)}
+    if len(types) > 1:
+        return 0  # the result would take the wider type; in place it keeps the overwritten one's
     node.target = functional
     return 1
 
@@ -39,7 +44,15 @@ def _functional_form(target: object) -> torch._ops.OpOverload | None:
 
 
 def _owns_its_memory(node: Node) -> bool:
-    """Whether what it returns is new memory: not an input, a parameter or a view of something that others may read."""
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+    """Whether what it returns is new memory: not an input, a parameter, or a view of something that others may read.
+
+    Composite operators may hand back their input without saying so in their schema (dropout does); those of layers
+    do not.
+    """
+    target = node.target
+    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
         return False
-    return all(result.alias_info is None for result in node.target._schema.returns)
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(target._name, "CompositeImplicitAutograd")
+    if composite and target._schema.name.partition("::")[2] not in LAYERS:
+        return False
+    return all(result.alias_info is None for result in target._schema.returns)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+Edgeport = Callable[..., "Ended"]
+
 EDGEPORT = (sys.executable, "-m", "edgeport.cli")
 NETWORKS = Path(__file__).parent / "users_networks.py"
 PATIENCE_S = 300
@@ -28,7 +30,7 @@ def edgeport(*arguments: object, code: int = 0, cwd: Path | None = None) -> Ende
     done = subprocess.run(
         [*EDGEPORT, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
-    return _checked(Ended(done.returncode, done.stdout, done.stderr), code)
+    return checked(Ended(done.returncode, done.stdout, done.stderr), code)
 
 
 def network(name: str) -> str:
@@ -57,7 +59,7 @@ def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 def ended(process: subprocess.Popen[str], code: int) -> Ended:
     out, err = process.communicate(timeout=PATIENCE_S)
-    return _checked(Ended(process.returncode, out, err), code)
+    return checked(Ended(process.returncode, out, err), code)
 
 
 def group(leader: int) -> dict[int, str]:
@@ -82,7 +84,8 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> No
         time.sleep(0.01)
 
 
-def _checked(command: Ended, code: int) -> Ended:
+def checked(command: Ended, code: int) -> Ended:
+    """The command, if it ended with this exit code and without a traceback."""
     assert "Traceback" not in command.err, command.err
     assert command.code == code, command.err
     return command

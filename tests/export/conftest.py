@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from .command_line import edgeport, network
+from edgeport import cli
+
+from .command_line import Edgeport, Ended, checked, edgeport, network
 
 SHUFFLENET = ("shufflenet_v2", "--set", "width=0.5", "--input-shape", "1,3,64,64")
 
@@ -37,3 +39,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exports") / "small"
     edgeport("export", network("small"), "--target", "arm", "--int8-io", "-o", folder)
     return folder
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]) -> Edgeport:
+    """The command line in this process, which has PyTorch loaded: for variations, that would take seconds each."""
+
+    def run(*arguments: object, code: int = 0) -> Ended:
+        capfd.readouterr()
+        exit_code = cli.run([str(a) for a in arguments])
+        return checked(Ended(exit_code, *capfd.readouterr()), code)
+
+    return run

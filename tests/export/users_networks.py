@@ -86,7 +86,7 @@ class Rare(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.tokens(self.stem(x).flatten(2).transpose(1, 2))
-        return y.cumsum(1)
+        return torch.cumsum(y, 1)
 
 
 def rare() -> nn.Module:

@@ -23,7 +23,17 @@ PLAIN = result([launch(1.25)], None, precision="fp32", runtime="onnxruntime", fi
 BOTH = [PROFILED, PLAIN]
 DOCUMENT = {
     *("schema", "model", "file", "device", "emulated", "runtime", "runtime_version", "precision", "num_threads"),
-    *("cores", "inputs", "verdict", "latency_ms", "init_ms", "first_inference_ms", "peak_memory_bytes", "classes"),
+    *(
+        "cores",
+        "inputs",
+        "verdict",
+        "stolen_share",
+        "latency_ms",
+        "init_ms",
+        "first_inference_ms",
+        "peak_memory_bytes",
+        "classes",
+    ),
     *("unattributed_share", "profiler_overhead", "invoke_us", "ops", "raw", "facts"),
 }
 
