@@ -394,6 +394,8 @@ BINARY: dict[Any, tuple[str, str]] = {
     aten.sub.Tensor: ("SUB", "Sub"),
     aten.mul.Tensor: ("MUL", "Mul"),
     aten.div.Tensor: ("DIV", "Div"),
+    aten.maximum.default: ("MAXIMUM", "MaximumMinimum"),
+    aten.minimum.default: ("MINIMUM", "MaximumMinimum"),
 }
 
 
@@ -474,8 +476,10 @@ def _never_negative(lowering: Lowering, node: Any) -> bool:
     return isinstance(node, Node) and node.target == aten.sigmoid.default
 
 
-@lowers(aten.mean.dim)
+@lowers(aten.mean.default, aten.mean.dim)
 def mean(lowering: Lowering, node: Node) -> Value:
+    if node.target == aten.mean.default:
+        return _mean(lowering, node, None, keep=False)
     return _mean(lowering, node, argument(node, 1), bool(argument(node, 2, False)))
 
 
@@ -531,6 +535,20 @@ def split(lowering: Lowering, node: Node) -> list[Value]:
         parts.append(_slice(lowering, node, source, axis, start, shape) if i in read else value)
         start += shape[axis]
     return parts
+
+
+@lowers(aten.select.int)
+def select(lowering: Lowering, node: Node) -> Value:
+    """A slice of one, and the axis left out."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    rank = len(shape_of(source))
+    axis, index = int(argument(node, 1)) % rank, int(argument(node, 2))
+    one = tuple(1 if d == axis else n for d, n in enumerate(shape_of(source)))
+    value = _slice(lowering, node, source, axis, index % shape_of(source)[axis], one)
+    order = layout.dropped(value.order, [axis])
+    sizes = lowering.sizes(layout.in_memory(shape_of(node), order))
+    return lowering.emit(node, "RESHAPE", [value.tensor, sizes], shape_of(node), order)
 
 
 @lowers(aten.slice.Tensor)
