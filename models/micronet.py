@@ -249,7 +249,7 @@ def full_layers(inp: int, row: Row, act: Activations) -> dict[str, nn.Module]:
     """Group convolution, depthwise, group convolution: all of them factorised."""
     hidden = inp * row.c2
     reduction = REDUCTION * row.r
-    # As in the official code: quarters after two Shift-Max with K = 2, halves after one, as it is after none.
+    # As in the official code: quarters after two Shift-Max, halves after one, as it is after none.
     parts = 2 * sum(k > 0 for k in act.k[:2])
     return {
         "expand": group_conv(inp, hidden, row.g1),
@@ -310,6 +310,9 @@ class MicroNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # keeps the signal's size; few of the layers are rectified
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            elif isinstance(module, DynamicShiftMax):  # so that coefficients start near their initial values
+                nn.init.normal_(module.linear2.weight, std=0.1)
+                nn.init.normal_(module.linear2.bias, std=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.relu6(self.features(self.stem(x)))

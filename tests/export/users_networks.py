@@ -69,7 +69,8 @@ class Calling(nn.Module):
             "svd": torch.linalg.svdvals,
             "lgamma": lambda x: torch.lgamma(x.abs() + 1),
         }
-        return functions[self.name](x)
+        y: Tensor = functions[self.name](x)
+        return y
 
 
 def calling(name: str) -> nn.Module:

@@ -312,6 +312,18 @@ def test_a_shuffles_operators_are_of_class_shuffle() -> None:
     assert [op.class_ for op in ops] == ["conv", "shuffle", "conv"]
 
 
+def test_what_moves_data_and_tells_no_module_has_that_of_what_it_serves() -> None:
+    """First that of its reader, then that of its maker; what computes keeps to itself."""
+    drawing, x = images("tflite", 8)
+    padded = drawing.add("PAD", [x], (1, 6, 8, 8), name="pad")
+    made = drawing.add("CONV_2D", padded, (1, 4, 6, 8), module="stem")
+    turned = drawing.add("TRANSPOSE", made, (1, 8, 4, 6), name="turn")
+    drawing.add("MEAN", turned, (1, 8), name="mean")
+    rows = [event(name) for name in ("Constant Pad", EVENTS["conv2d"][0], "Transpose", "Mean")]
+    ops = attribution.op_times(rows, drawing.graph(), None)
+    assert [(op.op, op.module) for op in ops][:3] == [("PAD", "stem"), ("CONV_2D", "stem"), ("TRANSPOSE", "stem")]
+
+
 # ONNX Runtime
 
 

@@ -312,6 +312,12 @@ def test_a_device_is_what_its_file_says(devices: Path) -> None:
     assert catalog.device_names() == ["rpi4"]
 
 
+def test_a_device_runs_models_with_one_thread_on_any_core_unless_its_file_says_otherwise(devices: Path) -> None:
+    (devices / "plain.toml").write_text('description = "d"\ntransport = "ssh"\ntarget = "arm"\n')
+    device = catalog.find_device("plain")
+    assert (device.threads, device.cores) == (1, ())
+
+
 def test_a_misspelt_device_gets_the_nearest_ones(devices: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown device 'rpi'; there are rpi4; did you mean rpi4"):
         catalog.find_device("rpi")

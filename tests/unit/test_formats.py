@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from small_models import (
     Shape,
     one_node_onnx,
@@ -122,6 +122,39 @@ def test_tflites_transposes_and_slices_tell_what_they_move(tmp_path: Path) -> No
     assert formats.read(cut).nodes[0].axis == 3
 
 
+def test_tflites_splits_and_gathers_tell_what_they_move(tmp_path: Path) -> None:
+    split = one_operator_tflite(tmp_path / "s.tflite", "SPLIT", [np.array(-1, np.int32), (1, 4, 5, 6)], (1, 4, 5, 3))
+    assert formats.read(split).nodes[0].axis == 3
+    rows = np.array([2, 0], np.int32)
+    gather = one_operator_tflite(tmp_path / "g.tflite", "GATHER", [(1, 4, 5, 6), rows], (1, 4, 5, 2))
+    assert [(n.axis, n.indices) for n in formats.read(gather).nodes] == [(3, (2, 0))]
+
+
+def test_a_slice_along_two_axes_has_no_axis(tmp_path: Path) -> None:
+    begin, size = np.zeros(4, np.int32), np.array([1, 2, 5, 3], np.int32)
+    path = one_operator_tflite(tmp_path / "s.tflite", "SLICE", [(1, 4, 5, 6), begin, size], (1, 2, 5, 3))
+    assert formats.read(path).nodes[0].axis is None
+
+
+def test_a_custom_operator_is_called_what_it_calls_itself(tmp_path: Path) -> None:
+    builder = Builder()
+    x, y = builder.tensor("x", (1, 4), "float32"), builder.tensor("y", (1, 4), "float32")
+    builder.operator("CUSTOM", [x], [y])
+    builder.model.operatorCodes[0].customCode = b"MyOwnOperator"
+    (tmp_path / "m.tflite").write_bytes(builder.finish({"in": x}, {"out": y}))
+    assert formats.read(tmp_path / "m.tflite").nodes[0].kind == "MyOwnOperator"
+
+
+def test_an_optional_input_that_is_left_out_is_no_input(tmp_path: Path) -> None:
+    builder = Builder()
+    x, y = builder.tensor("x", (3, 20), "float32"), builder.tensor("y", (3, 7), "float32")
+    kernel = builder.constant("w", weights(7, 20))
+    builder.operator("FULLY_CONNECTED", [x, kernel, -1], [y])
+    (tmp_path / "m.tflite").write_bytes(builder.finish({"in": x}, {"out": y}))
+    [node] = formats.read(tmp_path / "m.tflite").nodes
+    assert (len(node.inputs), node.madds) == (2, 3 * 20 * 7)
+
+
 def test_tensors_that_share_their_name_stay_apart(tmp_path: Path) -> None:
     builder = Builder()
     x, y = builder.tensor("t", (1, 4), "float32"), builder.tensor("t", (1, 4), "float32")
@@ -161,6 +194,41 @@ def test_multiply_adds_of_onnx(
     rank = len(data) - 1 if len(kernel) == 1 else len(data)
     path = one_node_onnx(tmp_path / "m.onnx", kind, data, kernel, [f"d{i}" for i in range(rank)], **attributes)
     assert formats.read(path).nodes[0].madds == madds
+
+
+def scales(*names: str) -> dict[str, Any]:
+    """A scale and a zero point for each of these tensors."""
+    pairs = ({f"{n}_scale": np.float32(0.5), f"{n}_zero": np.uint8(0)} for n in names)
+    return {name: value for pair in pairs for name, value in pair.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "kernel", "madds"),
+    [
+        ("QLinearConv", (1, 3, 8, 8), (16, 3, 3, 3), 16 * 6 * 6 * 27),
+        ("QLinearMatMul", (5, 20), (20, 7), 5 * 20 * 7),
+    ],
+)
+def test_multiply_adds_of_quantised_onnx(
+    tmp_path: Path, kind: str, data: tuple[int, ...], kernel: tuple[int, ...], madds: int
+) -> None:
+    """The weights follow the scale and the zero point of the data."""
+    constants = {**scales("x", "w", "y"), "w": np.ones(kernel, np.uint8)}
+    inputs = ["x", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero"]
+    ends = [onnx_value(n, s, TensorProto.UINT8) for n, s in (("x", data), ("y", [f"d{i}" for i in range(len(data))]))]
+    model = onnx_model([helper.make_node(kind, inputs, ["y"])], ends[:1], ends[1:], constants)
+    onnx.save(model, tmp_path / "m.onnx")
+    assert formats.read(tmp_path / "m.onnx").nodes[0].madds == madds
+
+
+def test_weights_may_come_from_a_constant_operator_which_is_no_node_of_its_own(tmp_path: Path) -> None:
+    value = numpy_helper.from_array(weights(16, 3, 3, 3))
+    nodes = [helper.make_node("Constant", [], ["w"], value=value), helper.make_node("Conv", ["x", "w"], ["y"])]
+    ends = onnx_value("x", (1, 3, 8, 8)), onnx_value("y", (1, 16, 6, 6))
+    onnx.save(onnx_model(nodes, ends[:1], ends[1:], {}), tmp_path / "m.onnx")
+    graph = formats.read(tmp_path / "m.onnx")
+    assert [(n.kind, n.madds) for n in graph.nodes] == [("Conv", 16 * 6 * 6 * 27)]
+    assert graph.tensors["w"].constant
 
 
 @pytest.mark.parametrize(
