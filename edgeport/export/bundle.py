@@ -228,7 +228,7 @@ class _Session:
         rows = []
         with torch.no_grad():
             for sample in zip(*self.samples.arrays, strict=True):
-                made = self.captured.network(*(torch.from_numpy(a) for a in sample))
+                made = self.captured.network(*(torch.from_numpy(a.copy()) for a in sample))  # it may write to them
                 rows.append([t.to(torch.float64).numpy() for t in _pytree.tree_leaves(made)])
         return [np.stack(output) for output in zip(*rows, strict=True)]
 
