@@ -211,7 +211,7 @@ def _data_input(graph: Graph, node: Node) -> Any:
 
 
 def _permutes_one_axis(graph: Graph, region: Sequence[Node]) -> bool:
-    """Whether some chain of reshapes and transposes in the region gives back the shape with one axis rearranged.
+    """Whether some stretch of reshapes and transposes in the region gives back an image with its channels rearranged.
 
     The chain is run on the numbers 0, 1, 2, ... in place of data, so the answer is exact.
     """
@@ -222,11 +222,12 @@ def _permutes_one_axis(graph: Graph, region: Sequence[Node]) -> bool:
             continue
         numbers = _start_numbers(graph, start)
         node: Node | None = start
-        first = numbers
+        seen = [numbers]
         while node is not None and numbers is not None:
             numbers = _step(graph, node, numbers)
-            if first is not None and numbers is not None and _rearranges(first, numbers):
+            if numbers is not None and any(_rearranges(before, numbers, graph.channel_axis) for before in seen):
                 return True
+            seen.append(numbers)
             following = [n for n in consumers.get(node.outputs[0], []) if n.index in inside and _is_step(n)]
             node = following[0] if following else None
     return False
@@ -258,18 +259,15 @@ def _step(graph: Graph, node: Node, numbers: Any) -> Any:
     return numbers.reshape(out.shape) if fits and out is not None else None
 
 
-def _rearranges(before: Any, after: Any) -> bool:
-    """Whether after is before with the slices along exactly one axis in another order."""
-    if before.shape != after.shape or (before == after).all():
+def _rearranges(before: Any, after: Any, axis: int) -> bool:
+    """Whether after is before, an image, with its channels in another order."""
+    if before.ndim != 4 or before.shape != after.shape or (before == after).all():
         return False
-    strides = [int(np.prod(before.shape[axis + 1 :])) for axis in range(before.ndim)]
-    for axis, size in enumerate(before.shape):
-        index = [0] * before.ndim
-        index[axis] = slice(None)  # type: ignore[call-overload]
-        order = (after[tuple(index)] // strides[axis]) % size
-        if sorted(order.tolist()) == list(range(size)) and (before.take(order, axis=axis) == after).all():
-            return True
-    return False
+    rows = np.moveaxis(before, axis, 0).reshape(before.shape[axis], -1)
+    moved = np.moveaxis(after, axis, 0).reshape(after.shape[axis], -1)
+    position = {int(first): i for i, first in enumerate(rows[:, 0])}
+    order = [position.get(int(first), -1) for first in moved[:, 0]]
+    return -1 not in order and bool((rows[order] == moved).all())
 
 
 # LiteRT: XNNPACK's events in order against the file's operators in order

@@ -242,5 +242,5 @@ def _convert(text: str, annotation: Any, assignment: str) -> Any:
     except msgspec.ValidationError:
         with contextlib.suppress(msgspec.MsgspecError):
             return msgspec.convert(msgspec.json.decode(text), annotation)
-        wanted = getattr(annotation, "__name__", str(annotation))
+        wanted = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         raise UsageError(f"--set {assignment}: {text!r} is not a {wanted}") from None

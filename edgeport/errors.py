@@ -43,4 +43,5 @@ def causes(error: BaseException) -> list[str]:
     while following is not None and following not in chain:
         chain.append(following)
         following = following.__cause__ or following.__context__
-    return [f"{type(e).__name__}: {e}" for e in chain]
+    # a KeyError's text is the repr of what it holds, line breaks and all
+    return [f"{type(e).__name__}: {e.args[0] if isinstance(e, KeyError) and e.args else e}" for e in chain]

@@ -33,6 +33,7 @@ LOG = "export.log"
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "int8")
 FP32_RELATIVE_ERROR = 1e-3
+LONGEST_REASON = 200
 DISTRIBUTIONS = (
     *("edgeport", "torch", "onnx", "onnxscript", "onnxruntime"),
     *("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "numpy"),
@@ -112,8 +113,10 @@ class _Session:
         network = capture.make_network(request.factory, request.arguments, request.weights)
         inputs = capture.example_inputs(request.factory, request.input_shapes)
         self.captured: Captured = capture.capture(network, inputs)
+        # a network may know better than its file what it was trained with
+        self.preprocessing = getattr(network, "PREPROCESSING", request.factory.preprocessing)
         self.samples: Samples = calibrate.load(
-            request.calibration_data, _tensor_infos(self.captured), request.factory.preprocessing
+            request.calibration_data, _tensor_infos(self.captured), self.preprocessing
         )
         self.progress.finished(step, f"{self.captured.parameters:,} parameters")
         if request.weights is None and self.captured.parameters:
@@ -216,7 +219,7 @@ class _Session:
     def _explained(self, failure: ConverterError) -> str:
         """The converter's own words, after the operator and the module that they are about."""
         nodes = _nodes_named(self.captured, "\n".join(failure.causes))
-        text = str(failure).strip().partition("\n")[0]
+        text = str(failure).strip().partition("\n")[0][:LONGEST_REASON]
         if not nodes:
             return f"the converter failed: {text} (its log: {self.log})"
         where = sorted({capture.module_path(n) or "(the network itself)" for n in nodes})
@@ -263,7 +266,7 @@ class _Session:
             calibration=self.samples.record(),
             versions=_versions(),
             artifacts=tuple(artifact for _, artifact in self.made),
-            preprocessing=request.factory.preprocessing,
+            preprocessing=self.preprocessing,
         )
         return msgspec.structs.replace(fresh, artifacts=(*fresh.artifacts, *_still_valid(self.folder, fresh)))
 
@@ -318,7 +321,7 @@ def _nodes_named(captured: Captured, text: str) -> Sequence[torch.fx.Node]:
 
 
 def _mentioned(graph: torch.fx.Graph, text: str) -> list[torch.fx.Node]:
-    text = text.replace("::", ".")
+    text = re.sub(r"\bprims\b|\btorch\.ops\.aten\b", "aten", text.replace("::", "."))
     found = []
     for node in graph.nodes:
         name = str(node.target).rpartition(".")[0] if node.op == "call_function" else ""

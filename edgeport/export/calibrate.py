@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from edgeport import records
 from edgeport.errors import UsageError
@@ -109,7 +109,7 @@ def _folder(folder: Path, inputs: Sequence[TensorInfo], preprocessing: Preproces
     for path in paths:
         try:
             images.append(Image.open(path).convert("RGB"))
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as e:
+        except Exception as e:  # Pillow's decoders raise SyntaxError, ValueError and more for damaged files
             raise UsageError(f"--calibration-data: {path} cannot be read as an image; remove it") from e
     warning = None if preprocessing else "the preprocessing is assumed to be ImageNet's: set PREPROCESSING"
     return Samples(

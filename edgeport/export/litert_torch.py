@@ -49,14 +49,17 @@ def _rename(model: Any, paths: dict[str, str], job: Job) -> None:
     """Tensors named by module and operator, each name once; the signature's names are the network's."""
     subgraph, signature = model.subgraphs[0], model.signatureDefs[0]
     taken: dict[str, int] = {}
-    for tensor in subgraph.tensors:
-        _name(tensor, "/constant", taken)
+    made = set()
     for op in subgraph.operators:
         kind = flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) or "custom"
         for i in op.outputs:
             tensor = subgraph.tensors[i]
             scope = [part for part in tensor.name.decode().split(";") if part in paths]
             _name(tensor, operator_name(paths[scope[-1]] if scope else "", kind.lower()), taken)
+            made.add(int(i))
+    for i, tensor in enumerate(subgraph.tensors):
+        if i not in made:
+            _name(tensor, "/constant", taken)
     for indices, maps, names in (
         (subgraph.inputs, signature.inputs, job.input_names),
         (subgraph.outputs, signature.outputs, job.output_names),

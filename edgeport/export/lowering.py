@@ -6,13 +6,14 @@ does not need, and every operator carries its module's path in its name. What is
 
 import operator
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 from ai_edge_litert.schema_py_generated import ActivationFunctionType as Activation
-from ai_edge_litert.schema_py_generated import Padding
+from ai_edge_litert.schema_py_generated import MirrorPadMode, Padding
 from numpy.typing import NDArray
 from torch.fx import GraphModule, Node
 
@@ -232,7 +233,7 @@ def padded(
     pads: Sequence[tuple[int, int]],
     reach: Sequence[int],
     stride: Sequence[int],
-    fill: float = 0.0,
+    mirror: bool = False,
 ) -> tuple[Value, int]:
     """The input channels last, and the padding that the operator itself can do; a PAD before it does the rest."""
     source = node.args[0]
@@ -242,7 +243,7 @@ def padded(
         return data, Padding.VALID
     if list(pads) == [_same(n, r, s) for n, r, s in zip(shape_of(source)[2:], reach, stride, strict=True)]:
         return data, Padding.SAME
-    return pad_with(lowering, node, data, [(0, 0), (0, 0), *pads], shape_of(source), fill), Padding.VALID
+    return pad_with(lowering, node, data, [(0, 0), (0, 0), *pads], shape_of(source), mirror=mirror), Padding.VALID
 
 
 def _same(size: int, reach: int, stride: int) -> tuple[int, int]:
@@ -252,11 +253,20 @@ def _same(size: int, reach: int, stride: int) -> tuple[int, int]:
 
 
 def pad_with(
-    lowering: Lowering, node: Node, data: Value, pads: Sequence[tuple[int, int]], shape: Sequence[int], fill: float
+    lowering: Lowering,
+    node: Node,
+    data: Value,
+    pads: Sequence[tuple[int, int]],
+    shape: Sequence[int],
+    fill: float = 0.0,
+    mirror: bool = False,
 ) -> Value:
-    """pads: (before, after) of each PyTorch axis."""
+    """pads: (before, after) of each PyTorch axis; filled with a number, or with the mirror image, edge included."""
     after = [n + sum(p) for n, p in zip(shape, pads, strict=True)]
     amounts = lowering.constant(np.array([pads[axis] for axis in data.order], np.int32), "pads")
+    if mirror:
+        options = ("MirrorPad", {"mode": MirrorPadMode.SYMMETRIC})
+        return lowering.emit(node, "MIRROR_PAD", [data.tensor, amounts], after, data.order, options)
     if fill == 0:
         return lowering.emit(node, "PAD", [data.tensor, amounts], after, data.order)
     value = lowering.constant(np.array(fill, np.float32), "fill")
@@ -406,9 +416,9 @@ def binary(lowering: Lowering, node: Node) -> Value:
         raise UnsupportedError(f"{node.target} of that kind")
     kind, table = BINARY[node.target]
     rank = len(shape_of(node))
-    orders = [lowering.value(a).order for a in node.args if isinstance(a, Node) and len(shape_of(a)) == rank]
-    known = [a for a in node.args if isinstance(a, Node) and a.op != "get_attr" and len(shape_of(a)) == rank]
-    order = lowering.value(known[0]).order if known else (orders or [layout.identity(rank)])[0]
+    full = [a for a in node.args if isinstance(a, Node) and a.op != "get_attr" and len(shape_of(a)) == rank]
+    largest = max(full, key=lambda a: prod(shape_of(a)), default=None)  # the smaller one is turned, if need be
+    order = layout.identity(rank) if largest is None else lowering.value(largest).order
     inputs = [_operand(lowering, a, order) for a in node.args[:2]]
     return lowering.emit(node, kind, inputs, shape_of(node), order, (table, {}))
 
@@ -442,9 +452,9 @@ def max_pool(lowering: Lowering, node: Node) -> Value:
     if pair(argument(node, 4, [1])) != (1, 1) or argument(node, 5, False):
         raise UnsupportedError("max pooling with dilation or ceil_mode")
     pads = _pads(argument(node, 3, [0]), kernel)
-    # Zeros pad as well as minus infinity where nothing is negative, and only they are fast.
-    fill = 0.0 if _never_negative(lowering, node.args[0]) else float(np.finfo(np.float32).min)
-    data, padding = padded(lowering, node, pads, kernel, stride, fill)
+    # Minus infinity, PyTorch's padding, would ruin an int8 scale. Zeros do as well where nothing is negative, and are
+    # fast. The mirror image of what lies at the edge does always: each window that reaches it holds the original too.
+    data, padding = padded(lowering, node, pads, kernel, stride, mirror=not _never_negative(node.args[0]))
     return lowering.emit(node, "MAX_POOL_2D", [data.tensor], shape_of(node), NHWC, _pool(kernel, stride, padding))
 
 
@@ -470,10 +480,8 @@ def _pool(kernel: Sequence[int], stride: Sequence[int], padding: int) -> tuple[s
     return "Pool2D", {**fields, "padding": padding}
 
 
-def _never_negative(lowering: Lowering, node: Any) -> bool:
-    if isinstance(node, Node) and node.target in FUSED:
-        return True
-    return isinstance(node, Node) and node.target == aten.sigmoid.default
+def _never_negative(node: Any) -> bool:
+    return isinstance(node, Node) and (node.target in FUSED or node.target == aten.sigmoid.default)
 
 
 @lowers(aten.mean.default, aten.mean.dim)

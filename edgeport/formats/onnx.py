@@ -19,6 +19,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 WEIGHTS = {"QLinearConv": 3, "QGemm": 3, "QLinearMatMul": 3}
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv")
 PRODUCTS = ("Gemm", "MatMul", "FusedGemm", "FusedMatMul", "QGemm", "QLinearMatMul", "MatMulInteger")
+UNCOUNTED = ("Einsum", "LSTM", "GRU", "RNN", "Attention", "MultiHeadAttention", "If", "Loop", "Scan")
 DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.DOUBLE: "float64",
@@ -96,6 +97,8 @@ class _Reader:
         kind = "DequantizeLinear" if side == "input" else "QuantizeLinear"
         for node in nodes:
             if node.op_type == kind and name in (node.input[0], node.output[0]):
+                if not all(i in self.constants for i in node.input[1:3]):
+                    return None  # computed
                 scale, *zero = (numpy_helper.to_array(self.constants[i]) for i in node.input[1:3])
                 if scale.size != 1:
                     return None  # by channel
@@ -127,6 +130,8 @@ class _Reader:
     def _madds(self, node: onnx.NodeProto) -> int | None:
         """Weight layouts as in ONNX: Conv O,I/group,kernel; ConvTranspose I,O/group,kernel; MatMul ...,K,N."""
         kind = node.op_type
+        if kind in UNCOUNTED:
+            return None
         if kind not in (*CONVOLUTIONS, *PRODUCTS, "ConvTranspose"):
             return 0
         out, weights = self._shape(node.output[0]), self._shape(node.input[WEIGHTS.get(kind, 1)])
@@ -147,8 +152,9 @@ class _Reader:
             return axis % len(shape) if shape else axis
         if node.op_type != "Slice":
             return None
-        axes = self._values(node.input[3]) if len(node.input) > 3 else None
-        return axes[0] % len(shape) if axes and len(axes) == 1 and shape else None
+        after = self._shape(node.output[0])
+        changed = [d for d, (a, b) in enumerate(zip(shape or (), after or (), strict=False)) if a != b]
+        return changed[0] if len(changed) == 1 else None
 
     def _indices(self, node: onnx.NodeProto) -> tuple[int, ...] | None:
         return self._values(node.input[1])
