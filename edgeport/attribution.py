@@ -217,20 +217,19 @@ def _permutes_one_axis(graph: Graph, region: Sequence[Node]) -> bool:
     """
     inside = {node.index for node in region}
     consumers, producers = graph.consumers(), graph.producers()
-    for start in region:
-        if not _is_step(start) or _extends(start, producers, inside):
-            continue
-        numbers = _start_numbers(graph, start)
-        node: Node | None = start
-        seen = [numbers]
-        while node is not None and numbers is not None:
-            numbers = _step(graph, node, numbers)
-            if numbers is not None and any(_rearranges(before, numbers, graph.channel_axis) for before in seen):
-                return True
-            seen.append(numbers)
-            following = [n for n in consumers.get(node.outputs[0], []) if n.index in inside and _is_step(n)]
-            node = following[0] if following else None
-    return False
+
+    def walk(node: Node, seen: list[Any]) -> bool:
+        numbers = _step(graph, node, seen[-1])
+        if numbers is None:
+            return False
+        if any(_rearranges(before, numbers, graph.channel_axis) for before in seen):
+            return True
+        following = [n for n in consumers.get(node.outputs[0], []) if n.index in inside and _is_step(n)]
+        return any(walk(n, [*seen, numbers]) for n in following)
+
+    starts = [node for node in region if _is_step(node) and not _extends(node, producers, inside)]
+    numbered = [(node, _start_numbers(graph, node)) for node in starts]
+    return any(walk(node, [numbers]) for node, numbers in numbered if numbers is not None)
 
 
 def _is_step(node: Node) -> bool:

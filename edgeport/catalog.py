@@ -146,6 +146,8 @@ def _unknown_model(model: str) -> str:
 
 
 def _user_module(place: str) -> ModuleType:
+    if not all(place.split(".")):
+        raise UsageError(f"{place!r} names no module; give path/to/file.py:factory or package.module:attribute")
     if not place.endswith(".py"):
         try:
             with user_code(f"importing {place} raised"), _importable(_folder(f"{place}:")):
@@ -160,11 +162,12 @@ def _user_module(place: str) -> ModuleType:
     path = Path(place)
     if not path.is_file():
         raise UsageError(f"there is no file {place}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"edgeport_user_{path.stem}"  # a user's profile.py must not stand in for anybody else's
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     with user_code(f"importing {place} raised"), _importable(_folder(f"{place}:")):
         spec.loader.exec_module(module)
     return module

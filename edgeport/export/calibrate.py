@@ -102,19 +102,19 @@ def _folder(folder: Path, inputs: Sequence[TensorInfo], preprocessing: Preproces
     if not _takes_image(inputs):
         shapes = ", ".join(str(i.shape) for i in inputs)
         raise UsageError(f"--calibration-data {folder}: the network takes {shapes}, not one image; give an .npz")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)[:MOST_SAMPLES]
-    if not paths:
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not found:
         raise UsageError(f"--calibration-data {folder}: it holds no images ({', '.join(SUFFIXES)})")
-    images = []
-    for path in paths:
+    paths = found[:MOST_SAMPLES]
+    arrays = []
+    for path in paths:  # one at a time: decoded photos are large
         try:
-            images.append(Image.open(path).convert("RGB"))
+            arrays.append(_image_arrays([Image.open(path)], inputs[0], preprocessing))
         except Exception as e:  # Pillow's decoders raise SyntaxError, ValueError and more for damaged files
             raise UsageError(f"--calibration-data: {path} cannot be read as an image; remove it") from e
     warning = None if preprocessing else "the preprocessing is assumed to be ImageNet's: set PREPROCESSING"
-    return Samples(
-        (_image_arrays(images, inputs[0], preprocessing),), f"{len(images)} images of {folder.name}", warning
-    )
+    first = f"the first {len(paths)} of " if len(paths) < len(found) else ""
+    return Samples((np.concatenate(arrays),), f"{first}{len(found)} images of {folder.name}", warning)
 
 
 def _image_arrays(images: list[Image.Image], info: TensorInfo, preprocessing: Preprocessing | None) -> Array:

@@ -97,9 +97,10 @@ class _Reader:
         kind = "DequantizeLinear" if side == "input" else "QuantizeLinear"
         for node in nodes:
             if node.op_type == kind and name in (node.input[0], node.output[0]):
-                if not all(i in self.constants for i in node.input[1:3]):
-                    return None  # computed
-                scale, *zero = (numpy_helper.to_array(self.constants[i]) for i in node.input[1:3])
+                known = [self.constants.get(i) for i in node.input[1:3]]
+                if any(t is None or t.data_location == onnx.TensorProto.EXTERNAL for t in known):
+                    return None  # computed, or in another file
+                scale, *zero = (numpy_helper.to_array(t) for t in known if t is not None)
                 if scale.size != 1:
                     return None  # by channel
                 return Quantization(float(scale.item()), int(zero[0].item()) if zero else 0)
@@ -161,7 +162,9 @@ class _Reader:
 
     def _values(self, name: str) -> tuple[int, ...] | None:
         constant = self.constants.get(name)
-        return tuple(int(v) for v in numpy_helper.to_array(constant).ravel()) if constant is not None else None
+        if constant is None or constant.data_location == onnx.TensorProto.EXTERNAL:
+            return None
+        return tuple(int(v) for v in numpy_helper.to_array(constant).ravel())
 
 
 def _module(node: onnx.NodeProto, name: str) -> str | None:

@@ -199,6 +199,12 @@ def slicing(draw: Draw, shape: Shape) -> Step:
     return Step(f"[{start}:{end}] along axis {axis}", lambda x: x[index])
 
 
+def selecting(draw: Draw, shape: Shape) -> Step:
+    axis = integer(draw, 0, len(shape) - 1)
+    index = integer(draw, -shape[axis], shape[axis] - 1)
+    return Step(f"select({axis}, {index})", lambda x: x.select(axis, index))
+
+
 def padding(draw: Draw, shape: Shape) -> Step:
     amounts = [integer(draw, 0, 2) for _ in range(2 * integer(draw, 1, min(2, len(shape))))]
     fill = draw(st.sampled_from([0.0, 1.5]))
@@ -255,7 +261,7 @@ def linear(draw: Draw, shape: Shape) -> Step:
 
 IMAGE = (convolution, depthwise, normalised, pooling, adaptive, shuffle, squeeze_excite)
 ANY = (
-    *(activation, softmax, permutation, flattening, viewing, axes_of_one, slicing, padding, averaging),
+    *(activation, softmax, permutation, flattening, viewing, axes_of_one, slicing, selecting, padding, averaging),
     *(with_constant, with_number, with_itself, linear, split_and_join),
 )
 

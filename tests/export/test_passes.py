@@ -165,13 +165,11 @@ class TokenNorm(nn.Module):
         return y
 
 
-@pytest.mark.xfail(strict=True, reason="fold_batch_norm takes the last axis of a linear layer for the channels")
 @pytest.mark.parametrize("features", [6, 5])
 def test_batch_norm_over_the_tokens_of_a_linear_layer_stays(features: int) -> None:
     check_pass(fold_batch_norm, with_statistics(TokenNorm(features)), torch.randn(2, 6, 4), changes=0)
 
 
-@pytest.mark.xfail(strict=True, reason="fold_batch_norm takes axis 1 of an unbatched convolution for the channels")
 def test_batch_norm_of_an_unbatched_convolution_stays() -> None:
     network = with_statistics(nn.Sequential(nn.Conv1d(3, 5, 1), nn.BatchNorm1d(5)))
     check_pass(fold_batch_norm, network, torch.randn(3, 5), changes=0)
@@ -262,7 +260,6 @@ def after_dropout(y: Tensor) -> Tensor:
     return y + z
 
 
-@pytest.mark.xfail(strict=True, reason="make_functional takes an inactive dropout's result, its input, for new memory")
 def test_in_place_operator_after_an_inactive_dropout_keeps_its_result() -> None:
     x = torch.randn(1, 3, 5, 5)
     network = InPlace(after_dropout).eval()
@@ -289,7 +286,6 @@ class WiderOperand(nn.Module):
         return y
 
 
-@pytest.mark.xfail(strict=True, reason="make_functional lets mul_ of a float64 operand change the result's type")
 def test_in_place_operator_keeps_the_type_of_what_it_overwrites() -> None:
     x = torch.randn(1, 3, 5, 5)
     gm = exported(WiderOperand(), x)

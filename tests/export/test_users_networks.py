@@ -80,7 +80,6 @@ def test_operators_in_place(tmp_path: Path, here: Edgeport) -> None:
         assert decibels(expected, outputs[0]) > 80
 
 
-@pytest.mark.xfail(strict=True, reason="lowering.batch_norm asks parameters that want gradients for their numbers")
 def test_batch_norm_that_follows_no_convolution(tmp_path: Path, here: Edgeport) -> None:
     here("export", network("before_norm"), "-o", tmp_path, "--formats=tflite", "--precisions=fp32")
     image = torch.randn(1, 3, 16, 16)
@@ -157,16 +156,12 @@ def test_nothing_is_written_when_nothing_converts(refused: tuple[Ended, Path]) -
     assert "svd" in (folder / "export.log").read_text()
 
 
-@pytest.mark.xfail(strict=True, reason="bundle._explained does not find the operator behind prims.lgamma")
 def test_an_operator_that_onnx_decomposes_further_is_named_with_its_module(tmp_path: Path, here: Edgeport) -> None:
     options = ("--set", "name=lgamma", "--formats=onnx", "--precisions=fp32", "-o", tmp_path)
     done = here("export", network("calling"), *options, code=3)
     assert "aten.lgamma.default in module 1.0" in done.err
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bundle._explained shows a KeyError's repr, and looks for no torch.ops.aten.NAME"
-)
 def test_a_converters_own_error_is_one_line_and_names_the_module(tmp_path: Path, here: Edgeport) -> None:
     options = ("--set", "name=fft2", "--formats=tflite", "--precisions=fp32", "-o", tmp_path)
     done = here("export", network("calling"), *options, code=3)

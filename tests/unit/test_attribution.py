@@ -237,6 +237,19 @@ def test_changing_the_layout_and_back_is_data() -> None:
     assert kinds_marked(drawing) == []
 
 
+def test_rearranging_rows_is_data() -> None:
+    drawing, x = images("onnx", 8)
+    apart = transposed(drawing, reshaped(drawing, convolved(drawing, x), (1, 8, 2, 2, 6)), (0, 1, 3, 2, 4))
+    reshaped(drawing, apart, (1, 8, 4, 6))
+    assert kinds_marked(drawing) == []
+
+
+def test_a_shuffle_right_behind_a_change_of_the_layout_is_marked() -> None:
+    drawing, x = images("onnx", 6)
+    convolved(drawing, shuffled(drawing, transposed(drawing, convolved(drawing, x), (0, 3, 1, 2)), 2))
+    assert kinds_marked(drawing) == ["Transpose", "Reshape", "Transpose", "Reshape"]
+
+
 @pytest.mark.parametrize("tokens", [4, 5])
 def test_taking_the_heads_of_attention_apart_is_data(tokens: int) -> None:
     """With as many tokens as heads, the transpose gives back the shape that it was given."""

@@ -176,12 +176,22 @@ def bomb() -> bytes:
     return data[:18] + struct.pack("<ii", 60_000, 60_000) + data[26:]
 
 
+def short_chunk(position: int) -> bytes:
+    """A PNG in which the length of the chunk at this position says 0."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    return data[:position] + bytes(4) + data[position + 4 :]
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"",
         b"no image at all",
         None,
+        pytest.param(short_chunk(8), id="header"),
+        pytest.param(short_chunk(33), id="pixels"),
         pytest.param(bomb(), id="bomb"),
     ],
 )

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -149,6 +149,19 @@ def test_a_value_of_the_wrong_type_is_refused_by_its_name(assignment: str) -> No
         parsed(typed, assignment)
     assert f"--set {assignment}" in str(error.value)
     assert f"{value!r} is not a" in str(error.value)
+
+
+def mode(mode: Literal["fast", "exact"] = "fast") -> None:
+    """A factory with a choice."""
+
+
+def test_a_choice_is_one_of_those_annotated() -> None:
+    assert parsed(mode, "mode=exact") == {"mode": "exact"}
+
+
+def test_a_wrong_choice_gets_the_right_ones() -> None:
+    with pytest.raises(UsageError, match=r"'slow' .*fast.*exact"):
+        parsed(mode, "mode=slow")
 
 
 def test_a_misspelt_argument_gets_the_right_ones() -> None:

@@ -113,6 +113,16 @@ def test_transposes_splits_and_gathers_tell_what_they_move(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize("axes", [None, [0, 1, 2, 3]])
+def test_a_slice_tells_the_one_axis_that_it_cuts_however_it_is_written(tmp_path: Path, axes: list[int] | None) -> None:
+    starts, ends = np.zeros(4, np.int64), np.array([1, 4, 6, 6])
+    constants = {"start": starts, "end": ends, **({} if axes is None else {"axes": np.array(axes)})}
+    node = helper.make_node("Slice", ["x", *constants], ["y"])
+    shapes = onnx_value("x", (1, 8, 6, 6)), onnx_value("y", (1, 4, 6, 6))
+    onnx.save(onnx_model([node], shapes[:1], shapes[1:], constants), tmp_path / "m.onnx")
+    assert formats.read(tmp_path / "m.onnx").nodes[0].axis == 1
+
+
 def test_tflites_transposes_and_slices_tell_what_they_move(tmp_path: Path) -> None:
     order = np.array([0, 3, 1, 2], np.int32)
     turned = one_operator_tflite(tmp_path / "t.tflite", "TRANSPOSE", [(1, 4, 5, 6), order], (1, 6, 4, 5))
@@ -207,6 +217,7 @@ def scales(*names: str) -> dict[str, Any]:
     [
         ("QLinearConv", (1, 3, 8, 8), (16, 3, 3, 3), 16 * 6 * 6 * 27),
         ("QLinearMatMul", (5, 20), (20, 7), 5 * 20 * 7),
+        ("com.microsoft.QGemm", (5, 20), (20, 7), 5 * 20 * 7),
     ],
 )
 def test_multiply_adds_of_quantised_onnx(
@@ -215,9 +226,11 @@ def test_multiply_adds_of_quantised_onnx(
     """The weights follow the scale and the zero point of the data."""
     constants = {**scales("x", "w", "y"), "w": np.ones(kernel, np.uint8)}
     inputs = ["x", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero"]
-    ends = [onnx_value(n, s, TensorProto.UINT8) for n, s in (("x", data), ("y", [f"d{i}" for i in range(len(data))]))]
-    model = onnx_model([helper.make_node(kind, inputs, ["y"])], ends[:1], ends[1:], constants)
-    onnx.save(model, tmp_path / "m.onnx")
+    out = (1, 16, 6, 6) if len(data) == 4 else (5, 7)
+    ends = [onnx_value(name, shape, TensorProto.UINT8) for name, shape in (("x", data), ("y", out))]
+    domain, _, kind = kind.rpartition(".")
+    nodes = [helper.make_node(kind, inputs, ["y"], domain=domain)]
+    onnx.save(onnx_model(nodes, ends[:1], ends[1:], constants), tmp_path / "m.onnx")
     assert formats.read(tmp_path / "m.onnx").nodes[0].madds == madds
 
 
@@ -262,6 +275,11 @@ def test_multiply_adds_of_a_product_whose_left_side_is_transposed(tmp_path: Path
     assert formats.read(path).nodes[0].madds == 5 * 3 * 4 * 6
 
 
+def test_multiply_adds_that_are_not_counted_are_unknown_and_not_zero(tmp_path: Path) -> None:
+    path = one_node_onnx(tmp_path / "m.onnx", "Einsum", (3, 20), (20, 7), (3, 7), equation="ij,jk->ik")
+    assert formats.read(path).nodes[0].madds in (None, 3 * 20 * 7)
+
+
 # Quantised edges
 
 
@@ -286,6 +304,13 @@ def test_a_zero_point_that_is_left_out_is_zero(tmp_path: Path) -> None:
 def test_an_input_quantised_by_channel_is_read_without_one_scale(tmp_path: Path) -> None:
     path = dequantized(tmp_path / "m.onnx", scale=np.ones(3, np.float32), zero=np.zeros(3, np.int8))
     assert formats.read(path).inputs[0].quantization is None
+
+
+def test_a_scale_that_the_network_computes_is_not_known(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Abs", ["s"], ["scale"]), helper.make_node("DequantizeLinear", ["x", "scale"], ["y"])]
+    ends = onnx_value("x", (1, 3, 4, 4), TensorProto.INT8), onnx_value("s", ())
+    onnx.save(onnx_model(nodes, ends, [onnx_value("y", (1, 3, 4, 4))], {}), tmp_path / "m.onnx")
+    assert formats.read(tmp_path / "m.onnx").inputs[0].quantization is None
 
 
 def test_a_tflite_tensor_tells_its_quantisation(tmp_path: Path) -> None:

@@ -23,17 +23,8 @@ PLAIN = result([launch(1.25)], None, precision="fp32", runtime="onnxruntime", fi
 BOTH = [PROFILED, PLAIN]
 DOCUMENT = {
     *("schema", "model", "file", "device", "emulated", "runtime", "runtime_version", "precision", "num_threads"),
-    *(
-        "cores",
-        "inputs",
-        "verdict",
-        "stolen_share",
-        "latency_ms",
-        "init_ms",
-        "first_inference_ms",
-        "peak_memory_bytes",
-        "classes",
-    ),
+    *("cores", "inputs", "verdict", "stolen_share", "latency_ms", "init_ms", "first_inference_ms"),
+    *("peak_memory_bytes", "classes"),
     *("unattributed_share", "profiler_overhead", "invoke_us", "ops", "raw", "facts"),
 }
 
@@ -99,6 +90,12 @@ def test_json_of_a_result_without_a_profile_says_null_and_not_zero() -> None:
     assert document["raw"]["profile"] is None
 
 
+def test_json_says_how_much_time_others_took_at_worst() -> None:
+    quiet, busy = launch(1, after={"total_ticks": 1200}), launch(1, after={"steal_ticks": 30, "total_ticks": 1200})
+    assert documents([result([quiet, busy, quiet])])["stolen_share"] == pytest.approx(0.1)
+    assert documents([result([launch(1)])])["stolen_share"] is None
+
+
 def test_json_says_that_a_device_was_emulated() -> None:
     assert documents([result(facts={"emulated": True})])["emulated"] is True
 
@@ -151,6 +148,12 @@ def test_a_table_fits_the_width_asked_for(by: str, width: int) -> None:
 def test_a_table_shows_the_verdict_and_whole_numbers(width: int) -> None:
     text = reports.render([PROFILED], "table", View(width=width)).partition("share of")[0]
     assert {"litert", "int8", "stable", "1245.00", "1236.15", "1285.00", "1234.50"} <= set(text.split())
+
+
+@pytest.mark.parametrize("by", ["op", "module"])
+def test_a_table_in_a_narrow_terminal_keeps_times_and_shares_whole(by: str) -> None:
+    words = set(reports.render([PROFILED], "table", View(by=by, width=80)).split())
+    assert {"0.400", "40.0%", "0.100", "10.0%"} <= words
 
 
 def test_a_table_shows_what_the_view_asks_for() -> None:
