@@ -33,8 +33,8 @@ class Settings(msgspec.Struct, frozen=True):
     """How to measure. input_shapes: sizes by input name, for those that the file leaves open."""
 
     num_threads: int = 1
-    num_runs: int = 20
-    warmup_runs: int = 5
+    num_runs: int = 16
+    warmup_runs: int = 4
     launches: int = 5
     cores: tuple[int, ...] = ()
     input_shapes: dict[str, tuple[int, ...]] = {}

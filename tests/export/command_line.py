@@ -84,8 +84,8 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> No
         time.sleep(0.01)
 
 
-def checked(command: Ended, code: int) -> Ended:
-    """The command, if it ended with this exit code and without a traceback."""
+def checked(command: Ended, *codes: int) -> Ended:
+    """The command, if it ended with one of these exit codes and without a traceback."""
     assert "Traceback" not in command.err, command.err
-    assert command.code == code, command.err
+    assert command.code in codes, command.err
     return command

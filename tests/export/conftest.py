@@ -45,9 +45,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(capfd: pytest.CaptureFixture[str]) -> Edgeport:
     """The command line in this process, which has PyTorch loaded: for variations, that would take seconds each."""
 
-    def run(*arguments: object, code: int = 0) -> Ended:
+    def run(*arguments: object, code: int | tuple[int, ...] = 0) -> Ended:
         capfd.readouterr()
         exit_code = cli.run([str(a) for a in arguments])
-        return checked(Ended(exit_code, *capfd.readouterr()), code)
+        return checked(Ended(exit_code, *capfd.readouterr()), *(code if isinstance(code, tuple) else (code,)))
 
     return run

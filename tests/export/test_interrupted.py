@@ -1,0 +1,140 @@
+"""Ctrl-C and a killed agent: what was complete is kept, nothing else is left, neither files nor processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .command_line import ended, group, network, running, until
+
+INTERRUPTED, FAILURE = 130, 3
+MANY = ("--launches=500", "--num-runs=20", "--format=json")
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the commands keep their temporary files."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def children(process: subprocess.Popen[str], word: str) -> set[int]:
+    """Its living processes of which the command line has this word."""
+    return {pid for pid, command in group(process.pid).items() if word in command and pid != process.pid}
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """What a terminal does on Ctrl-C."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def temporary(folder: Path) -> list[str]:
+    """Temporary folders and files that edgeport itself makes."""
+    return sorted(p.name for p in folder.rglob("*") if re.match(r"\.converting-|\.new-|edgeport-|\..*\.tmp$", p.name))
+
+
+@pytest.mark.parametrize("moment", ["while it captures", "while litert-torch converts"])
+def test_an_interrupted_export_leaves_nothing(moment: str, tmp_path: Path, scratch: Path) -> None:
+    out = tmp_path / "out"
+    with running("export", network("rare"), "-o", out) as process:
+        if moment == "while it captures":
+            until(lambda: temporary(out), process)
+        else:
+            until(lambda: children(process, "edgeport.export.worker"), process)
+        interrupt(process)
+        done = ended(process, INTERRUPTED)
+        assert "interrupted" in done.err
+        assert done.out == ""
+        assert group(process.pid) == {}
+    assert {p.name for p in out.iterdir()} <= {"export.log"}
+    assert temporary(scratch) == []
+
+
+def test_an_interrupted_export_for_a_profile_leaves_no_half_export_in_the_cache(cache: Path, scratch: Path) -> None:
+    def folders() -> set[Path]:
+        return set((cache / "exports").glob("*")) | set((cache / "exports").glob(".*"))
+
+    before = folders()
+    with running("profile", network("rare"), "--runtime=litert", "--precision=fp32") as process:
+        until(lambda: children(process, "edgeport.export.worker"), process)
+        interrupt(process)
+        ended(process, INTERRUPTED)
+        assert group(process.pid) == {}
+    assert folders() == before
+    assert temporary(scratch) == []
+
+
+def watch_launches(process: subprocess.Popen[str], how_many: int) -> int:
+    """Waits until so many agents have been started, one after another. The living one."""
+    seen: set[int] = set()
+    living: set[int] = set()
+
+    def enough() -> bool:
+        nonlocal living
+        living = children(process, "agent-")
+        seen.update(living)
+        return len(seen) >= how_many and bool(living)
+
+    until(enough, process)
+    return living.pop()
+
+
+def results(text: str) -> list[dict[str, Any]]:
+    found = json.loads(text)
+    return found if isinstance(found, list) else [found]
+
+
+def test_an_interrupted_profile_shows_the_launches_that_have_ended(small: Path, scratch: Path) -> None:
+    with running("profile", small, *MANY) as process:
+        watch_launches(process, how_many=6)  # four files take turns: the first one's second launch has ended
+        interrupt(process)
+        done = ended(process, INTERRUPTED)
+        assert "interrupted" in done.err
+        assert group(process.pid) == {}
+    found = results(done.out)
+    assert len(found) == 4
+    launches = [len(result["raw"]["launches"]) for result in found]
+    assert launches[0] >= 1
+    assert launches[0] - launches[-1] in (0, 1)
+    assert all(len(samples) == 20 for result in found for samples in result["raw"]["samples_ns"])
+    assert temporary(scratch) == []
+
+
+def test_an_agent_that_is_killed_is_said_and_what_was_measured_is_shown(small: Path, scratch: Path) -> None:
+    with running("profile", small, "--precision=fp32", "--launches=500", "--num-runs=2000", "--format=json") as process:
+        os.kill(watch_launches(process, how_many=4), signal.SIGKILL)
+        done = ended(process, FAILURE)
+        assert group(process.pid) == {}
+    assert "the agent was killed by SIGKILL" in done.err
+    assert re.search(r"small\.fp32\.(onnx|tflite) with (onnxruntime|litert) on local", done.err)
+    assert [result["file"]["name"] for result in results(done.out)] == ["small.fp32.onnx", "small.fp32.tflite"]
+    assert temporary(scratch) == []
+
+
+def test_results_of_an_interrupted_profile_go_to_the_file_that_was_asked_for(small: Path, tmp_path: Path) -> None:
+    report = tmp_path / "reports" / "small.json"
+    with running("profile", small, *MANY, "--runtime=litert", "-o", report) as process:
+        watch_launches(process, how_many=4)
+        interrupt(process)
+        done = ended(process, INTERRUPTED)
+    assert done.out.strip() == str(report)
+    assert len(results(report.read_text())) == 2
+    assert [p.name for p in report.parent.iterdir()] == ["small.json"]
+
+
+def test_a_closed_pipe_is_no_error(small: Path) -> None:
+    """`edgeport profile ... | head -1`"""
+    with running("profile", small, "--by=op", "--launches=1", "--num-runs=1", "--quiet") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(timeout=60)
+        assert process.returncode == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
