@@ -188,7 +188,7 @@ def profile(
     num_threads: Annotated[int | None, typer.Option(min=1, help="Default: the device's.")] = None,
     num_runs: Annotated[int, typer.Option(min=1, help="Timed runs a launch.")] = 16,
     warmup_runs: Annotated[int, typer.Option(min=0, help="Runs before them, not timed.")] = 4,
-    launches: Annotated[int, typer.Option(min=1, help="Fresh processes; the models take turns.")] = 5,
+    launches: Annotated[int, typer.Option(min=1, help="Fresh processes; the models take turns.")] = 4,
     ops: Annotated[bool, typer.Option("--ops/--no-ops", help="Break the time down by operator.")] = True,
     by: Annotated[str, typer.Option(help="What to break it down by.", metavar="class|op|module")] = "class",
     depth: Annotated[int, typer.Option(min=0, help="Of modules, for --by module.")] = 2,
