@@ -34,9 +34,9 @@ def main() -> NoReturn:
 def run(argv: Sequence[str]) -> int:
     """The exit code. Every error that a user can cause becomes one message."""
     try:
-        app(list(argv), prog_name="edgeport", standalone_mode=False)
-    except typer.Exit as e:
-        return e.exit_code
+        code = app(list(argv), prog_name="edgeport", standalone_mode=False)
+    except SystemExit:
+        return _output_closed()  # all that typer ends the process for here: nobody reads our output any more
     except CommandLineError as e:
         e.show()
         return errors.EXIT_USAGE
@@ -44,14 +44,21 @@ def run(argv: Sequence[str]) -> int:
         _complain(str(e))
         return e.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; files already complete were kept, nothing else was written")
-        return _leave(errors.EXIT_INTERRUPTED)
+        code = errors.EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone: nothing to complain about
-        return 0
+        return _output_closed()
     except OSError as e:
         _complain(f"{e.filename or 'the system'}: {(e.strerror or str(e)).lower()}")
         return errors.EXIT_FAILURE
+    if code == errors.EXIT_INTERRUPTED:  # typer's own answer to Ctrl-C too
+        _complain("interrupted; files already complete were kept, nothing else was written")
+        return _leave(code)
+    return code if isinstance(code, int) else 0
+
+
+def _output_closed() -> int:
+    """`edgeport ... | head`: nothing to complain about, and nothing more to say at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
 
 

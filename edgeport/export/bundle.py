@@ -239,10 +239,11 @@ class _Session:
         order = {(f, p): i for i, (f, p) in enumerate((f, p) for f in FORMATS for p in PRECISIONS)}
         self.made.sort(key=lambda m: order[m[1].format, m[1].precision])
         manifest = self._manifest()
-        for path, artifact in self.made:
-            path.replace(self.folder / artifact.file)
         if manifest.artifacts:
-            files.write_text(self.folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)).decode() + "\n")
+            with files.whole_file(self.folder / MANIFEST) as beside:  # first, so that no file is left without one
+                beside.write_text(msgspec.json.format(msgspec.json.encode(manifest)).decode() + "\n", encoding="utf-8")
+                for path, artifact in self.made:
+                    path.replace(self.folder / artifact.file)
         if self.failures:
             written = ", ".join(a.file for _, a in self.made) or "nothing"
             raise ExportError("\n".join([*sorted(self.failures), f"written to {self.folder}: {written}"]))

@@ -14,7 +14,7 @@ Edgeport = Callable[..., "Ended"]
 
 EDGEPORT = (sys.executable, "-m", "edgeport.cli")
 NETWORKS = Path(__file__).parent / "users_networks.py"
-PATIENCE_S = 300
+PATIENCE_S = 120
 
 
 class Ended(NamedTuple):

@@ -24,7 +24,7 @@ FP32_TFLITE = ("--formats=tflite", "--precisions=fp32")
 
 def nothing_in(folder: Path) -> bool:
     """Whether an export left nothing there but its log."""
-    return not folder.exists() or {p.name for p in folder.rglob("*")} <= {"export.log"}
+    return not folder.exists() or {p.name for p in folder.rglob("*") if p.is_file()} <= {"export.log"}
 
 
 # The command itself: said in a fraction of a second, before anything is imported
@@ -125,8 +125,8 @@ def test_a_file_that_is_broken(source: str, words: list[str], tmp_path: Path, he
 # Inputs
 
 
-def test_an_input_of_the_wrong_shape_names_the_module_that_refuses_it(tmp_path: Path) -> None:
-    done = edgeport("export", network("small"), "--input-shape=1,1,16,16", "-o", tmp_path / "out", code=FAILURE)
+def test_an_input_of_the_wrong_shape_names_the_module_that_refuses_it(tmp_path: Path, here: Edgeport) -> None:
+    done = here("export", network("small"), "--input-shape=1,1,16,16", "-o", tmp_path / "out", code=FAILURE)
     assert "in module 0 (Conv2d" in done.err
     assert "to have 3 channels, but got 1 channels instead" in done.err
     assert nothing_in(tmp_path / "out")
@@ -382,7 +382,6 @@ def test_a_full_disk(options: tuple[str, ...], one_megabyte: Path, here: Edgepor
 
 
 @needs_root
-@pytest.mark.xfail(strict=True, reason="bundle._write leaves a file without a manifest when the manifest has no room")
 def test_a_disk_with_room_for_one_file_holds_it_and_its_manifest_or_nothing(one_megabyte: Path, here: Edgeport) -> None:
     out = one_megabyte / "out"
     done = here("export", network("small"), "--set=classes=21000", "--formats=onnx", "-o", out, code=FAILURE)

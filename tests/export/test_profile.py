@@ -19,6 +19,7 @@ from .command_line import Edgeport, edgeport
 FOUR = [("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("litert", "fp32"), ("litert", "int8")]
 LAUNCHES, RUNS, WARMUP = 2, 6, 3
 QUICK = ("--launches=1", "--num-runs=2", "--warmup-runs=0", "--quiet")
+MOBILENET = ("mobilenet_v2", "--set", "width=0.5")
 CLASSES = ["conv", "elemwise", "data", "shuffle", "other"]
 Profile = dict[str, Any]
 
@@ -147,12 +148,12 @@ def test_operators_tell_what_they_are(profile: Profile) -> None:
 @pytest.fixture(scope="module")
 def mobilenet(cache: Path) -> list[Profile]:
     options = ("--runtime=litert", "--format=json", "--launches=1", "--num-runs=10")
-    found: list[Profile] = json.loads(edgeport("profile", "mobilenet_v2", *options).out)
+    found: list[Profile] = json.loads(edgeport("profile", *MOBILENET, *options).out)
     return found
 
 
 def test_at_full_size_nearly_all_time_is_traced_to_modules(mobilenet: list[Profile]) -> None:
-    expected = madds_by_module(catalog.find_factory("mobilenet_v2").call(), (1, 3, 224, 224))
+    expected = madds_by_module(catalog.find_factory("mobilenet_v2").call(width=0.5), (1, 3, 224, 224))
     assert [p["precision"] for p in mobilenet] == ["fp32", "int8"]
     for found in mobilenet:
         assert found["unattributed_share"] <= 0.05
@@ -169,7 +170,7 @@ def test_a_model_is_exported_once(mobilenet: list[Profile], cache: Path, here: E
 
     before = stamps()
     assert any(p.name == "mobilenet_v2.int8.tflite" for p in before)
-    done = here("profile", "mobilenet_v2", "--runtime=litert", "--launches=1", "--num-runs=1", "--no-ops")
+    done = here("profile", *MOBILENET, "--runtime=litert", "--launches=1", "--num-runs=1", "--no-ops")
     assert stamps() == before
     assert "tflite fp32" not in done.err
     assert "mobilenet_v2.int8.tflite litert" in done.err
