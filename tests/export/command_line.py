@@ -48,7 +48,7 @@ def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_hear_interrupts,
+        preexec_fn=_hear_interrupts,  # noqa: PLW1509  it only sets a signal's handler
     )
     try:
         yield process
@@ -59,7 +59,7 @@ def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def _hear_interrupts() -> None:
-    """As in a terminal, wherever the tests run: a job in the background is started deaf to Ctrl-C, and so its children."""
+    """As in a terminal, wherever the tests run: a job in the background is deaf to Ctrl-C, and so are its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
