@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -87,11 +88,17 @@ class Tflite:
         try:
             data = Lowering(self._graph).run(job.input_names, job.output_names)
         except UnsupportedError as e:
-            with self._log.open("a", encoding="utf-8") as log:
-                log.write(f"converted by litert-torch, because edgeport's own lowering does not know {e}\n")
+            self._note(f"converted by litert-torch, because edgeport's own lowering does not know {e}")
+            return False
+        except Exception:  # a form of an operator that its rule was not written for
+            self._note(f"converted by litert-torch, because edgeport's own lowering failed:\n{traceback.format_exc()}")
             return False
         (job.folder / "fp32.tflite").write_bytes(data)
         return True
+
+    def _note(self, text: str) -> None:
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(f"{text}\n")
 
     def _work(self, task: str, job: Job) -> None:
         """Runs one task of edgeport.export.worker. Raises ConverterError."""

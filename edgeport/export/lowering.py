@@ -174,6 +174,21 @@ def argument(node: Node, position: int, default: Any = None) -> Any:
     return node.kwargs.get(name, default)
 
 
+def bias_of(lowering: Lowering, node: Node) -> torch.Tensor | None:
+    """The constant bias of a convolution or linear layer, if it has one."""
+    bias = argument(node, 2)
+    state = get_state(lowering.gm, bias)
+    if bias is not None and state is None:
+        raise UnsupportedError("a layer whose bias is computed")
+    return state
+
+
+def need_image(node: Node) -> None:
+    """Raises UnsupportedError for an input without a batch, whose channels are not where the rule looks for them."""
+    if len(shape_of(node)) != 4:
+        raise UnsupportedError(f"{node.target} of {len(shape_of(node))} dimensions")
+
+
 def pair(value: Any) -> tuple[int, int]:
     first, second = value if len(value) == 2 else (value[0], value[0])
     return int(first), int(second)
@@ -184,8 +199,9 @@ def pair(value: Any) -> tuple[int, int]:
 
 @lowers(aten.conv2d.default, aten.conv2d.padding)
 def convolution(lowering: Lowering, node: Node) -> Value:
+    need_image(node)
     x, weight = node.args[0], get_state(lowering.gm, node.args[1])
-    bias = get_state(lowering.gm, argument(node, 2))
+    bias = bias_of(lowering, node)
     if weight is None:
         raise UnsupportedError("a convolution whose weights are computed")
     stride, dilation = pair(argument(node, 3, [1])), pair(argument(node, 5, [1]))
@@ -275,10 +291,10 @@ def pad_with(
 
 @lowers(aten.linear.default)
 def linear(lowering: Lowering, node: Node) -> Value:
-    weight, bias = get_state(lowering.gm, node.args[1]), get_state(lowering.gm, argument(node, 2))
-    if weight is None:
-        raise UnsupportedError("a linear layer whose weights are computed")
+    weight, bias = get_state(lowering.gm, node.args[1]), bias_of(lowering, node)
     rank = len(shape_of(node))
+    if weight is None or rank < 2:
+        raise UnsupportedError("a linear layer whose weights are computed, or without a batch")
     data = lowering.ordered(node.args[0], layout.identity(rank))
     zeros = np.zeros(weight.shape[0], np.float32)
     offset = lowering.constant(zeros if bias is None else as_array(bias), f"{_path(node.args[1])}.bias")
@@ -447,6 +463,7 @@ def _operand(lowering: Lowering, operand: Any, order: Order) -> int:
 
 @lowers(aten.max_pool2d.default)
 def max_pool(lowering: Lowering, node: Node) -> Value:
+    need_image(node)
     kernel = pair(node.args[1])
     stride = pair(argument(node, 2) or kernel)
     if pair(argument(node, 4, [1])) != (1, 1) or argument(node, 5, False):
@@ -460,6 +477,7 @@ def max_pool(lowering: Lowering, node: Node) -> Value:
 
 @lowers(aten.avg_pool2d.default)
 def average_pool(lowering: Lowering, node: Node) -> Value:
+    need_image(node)
     kernel = pair(node.args[1])
     stride = pair(argument(node, 2) or kernel)
     pads = _pads(argument(node, 3, [0]), kernel)
@@ -493,6 +511,7 @@ def mean(lowering: Lowering, node: Node) -> Value:
 
 @lowers(aten.adaptive_avg_pool2d.default)
 def adaptive_average_pool(lowering: Lowering, node: Node) -> Value:
+    need_image(node)
     source, size = node.args[0], pair(node.args[1])
     assert isinstance(source, Node)
     shape = shape_of(source)

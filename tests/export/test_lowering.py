@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from torch.nn import functional as F
 
 from edgeport import formats
 from edgeport.catalog import find_factory
-from edgeport.export import capture, verify
+from edgeport.export import capture, quantize_tflite, verify
 from edgeport.export.capture import Captured
+from edgeport.export.job import Job
 from edgeport.export.lowering import Lowering, UnsupportedError
 from edgeport.formats import Graph
 from edgeport.runner import local_runner
 
-from .networks import with_statistics
+from .networks import few, with_statistics
 from .random_networks import Chain, networks
 
 RELATIVE_ERROR = 1e-4
@@ -60,6 +62,31 @@ def test_random_networks_compute_what_pytorch_computes(
     network: Chain, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     check(network, torch.randn(2, *network.shape), folder=tmp_path_factory.mktemp("lowered"))
+
+
+def quantized(path: Path, captured: Captured, samples: Tensor) -> Path:
+    """The lowered file in int8, ranges from these samples."""
+    arrays: dict[str, Any] = {captured.input_names[0]: samples.numpy()}
+    np.savez(path.parent / "samples.npz", **arrays)
+    path.rename(path.with_name("fp32.tflite"))
+    names = captured.input_names, captured.output_names
+    quantize_tflite.run(Job(str(path.parent), ("int8",), "x86", False, *names))
+    return path.with_name("int8.tflite")
+
+
+@pytest.mark.xfail(strict=True, reason="an int8 output that the network itself reads has the wrong type")
+@settings(few, max_examples=25, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+@given(network=networks(most_steps=4))
+def test_random_networks_survive_int8(network: Chain, tmp_path_factory: pytest.TempPathFactory) -> None:
+    samples = torch.randn(16, *network.shape)
+    captured = capture.capture(network, (samples[0].clone(),))
+    path = quantized(lowered(captured, tmp_path_factory.mktemp("int8")), captured, samples)
+    with torch.no_grad():
+        rows = [network(x.clone()) for x in samples]
+    expected = [np.stack([row[i].numpy() for row in rows]).astype(np.float64) for i in range(len(rows[0]))]
+    found = verify.run_artifact(local_runner(), path, [samples.numpy()])
+    sqnr = verify.compare(expected, found).sqnr_db
+    assert sqnr is None or sqnr > 12
 
 
 class Each(nn.Module):
@@ -239,6 +266,38 @@ def test_integer_operand_of_a_float_operator(tmp_path: Path) -> None:
         check(IntegersToFloats(), torch.arange(12).view(2, 1, 6), folder=tmp_path)
     except UnsupportedError:
         return  # left to litert-torch, which is as good
+
+
+class ComputedBias(nn.Module):
+    """Layers of which a bias is the result of something."""
+
+    def __init__(self, layer: Callable[[Tensor, Tensor, Tensor], Tensor], *shape: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.weight, self.bias = nn.Parameter(torch.randn(shape)), nn.Parameter(torch.randn(shape[0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, self.weight, self.bias * 2)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (ComputedBias(F.conv2d, 5, 4, 1, 1), (1, 4, 6, 6)),
+        (ComputedBias(F.linear, 5, 6), (1, 4, 6)),
+        (nn.Conv2d(4, 5, 3), (4, 6, 6)),
+        (nn.MaxPool2d(2), (4, 6, 6)),
+        (nn.AvgPool2d(2), (4, 6, 6)),
+        (nn.AdaptiveAvgPool2d(1), (4, 6, 6)),
+        (nn.Linear(6, 5), (6,)),
+    ],
+    ids=lambda value: f"{value} of" if isinstance(value, nn.Module) else str(value),
+)
+def test_rare_forms_are_right_or_refused(network: nn.Module, shape: tuple[int, ...], tmp_path: Path) -> None:
+    try:
+        check(network, torch.randn(2, *shape), folder=tmp_path)
+    except UnsupportedError:
+        return
 
 
 # What it does not know, and what it does not write

@@ -37,6 +37,29 @@ def two_inputs() -> nn.Module:
     return Matching()
 
 
+class Embedding(nn.Module):
+    """Returns what it has seen on its way, as detectors and encoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.scores = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.first(x)
+        embedding = torch.relu(self.second(features)).mean((2, 3))
+        return {"scores": self.scores(embedding), "embedding": embedding, "features": features}
+
+
+def embedding() -> nn.Module:
+    return Embedding()
+
+
+def one_image() -> nn.Module:
+    """Takes an image without a batch, as PyTorch's convolutions do."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+
+
 class InPlace(nn.Module):
     """Overwrites what it has made."""
 
