@@ -78,7 +78,8 @@ class Lowering:
         for name, node in zip(output_names, results, strict=True):
             value = self.ordered(node, layout.channels_last(len(shape_of(node))))
             tensor = value.tensor
-            if tensor in inputs.values() or tensor in outputs.values():
+            read = any(tensor in op.inputs for op in self.builder.subgraph.operators)
+            if read or tensor in inputs.values() or tensor in outputs.values():  # an output has a tensor of its own
                 sizes = self.sizes(self.builder.shape(tensor))
                 tensor = self.emit(node, "RESHAPE", [tensor, sizes], shape_of(node), value.order).tensor
             outputs[name] = tensor
@@ -435,7 +436,10 @@ def binary(lowering: Lowering, node: Node) -> Value:
     full = [a for a in node.args if isinstance(a, Node) and a.op != "get_attr" and len(shape_of(a)) == rank]
     largest = max(full, key=lambda a: prod(shape_of(a)), default=None)  # the smaller one is turned, if need be
     order = layout.identity(rank) if largest is None else lowering.value(largest).order
-    inputs = [_operand(lowering, a, order) for a in node.args[:2]]
+    first, second = node.args[:2]
+    if kind == "DIV" and isinstance(second, (int, float)) and second:
+        kind, table, second = "MUL", "Mul", 1 / second  # which runs in int8 too
+    inputs = [_operand(lowering, a, order) for a in (first, second)]
     return lowering.emit(node, kind, inputs, shape_of(node), order, (table, {}))
 
 

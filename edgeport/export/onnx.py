@@ -120,7 +120,10 @@ def _strip_edges(model: onnx.ModelProto) -> None:
     for value in graph.output:
         for node in [n for n in graph.node if n.op_type == "DequantizeLinear" and n.output[0] == value.name]:
             quantized, code = node.input[0], types[node.input[2]]
-            graph.node.remove(node)
+            if any(value.name in n.input for n in graph.node):  # the network goes on with it as floats
+                _rename(graph, value.name, f"{value.name}/float")
+            else:
+                graph.node.remove(node)
             _rename(graph, quantized, value.name)
             value.type.tensor_type.elem_type = code
     assert all(v.type.tensor_type.elem_type != TensorProto.UNDEFINED for v in (*graph.input, *graph.output))

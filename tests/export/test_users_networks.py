@@ -95,9 +95,6 @@ def test_padded_pooling_of_negative_numbers_survives_int8(tmp_path: Path, here: 
     assert int8["verification"]["sqnr_db"] > 25
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an output that the network reads itself: quantised files get its type wrong, in both formats"
-)
 @pytest.mark.parametrize("options", [("--formats=tflite",), ("--formats=onnx", "--int8-io")], ids=" ".join)
 def test_outputs_that_the_network_itself_reads(options: tuple[str, ...], tmp_path: Path, here: Edgeport) -> None:
     here("export", network("embedding"), "-o", tmp_path, *options)
