@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from edgeport.errors import DeviceError, EdgeportError, ExportError, UsageError, nearest
-from edgeport.records import Preprocessing
+from edgeport.records import Preprocessing, Variant
 
 ARTIFACT_SUFFIXES = (".onnx", ".tflite")
 FACTORY = "build"
@@ -53,6 +53,11 @@ def model_names() -> list[str]:
     """The catalogue, without importing any of it."""
     package = importlib.import_module("edgeport.models")
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def variants(name: str) -> tuple[Variant, ...]:
+    """Those of a network of the catalogue that are published, as its file's VARIANTS lists them."""
+    return tuple(getattr(importlib.import_module(f"edgeport.models.{name}"), "VARIANTS", ()))
 
 
 def is_artifact(model: str) -> bool:

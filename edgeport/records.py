@@ -24,6 +24,15 @@ class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
+class Variant(msgspec.Struct, frozen=True):
+    """A network as its paper or its authors published it: what the factory is called with, and the input (C, H, W)
+    where it is not the file's INPUT_SHAPE.
+    """
+
+    arguments: dict[str, Any]
+    input_shape: tuple[int, int, int] | None = None
+
+
 class Quantization(msgspec.Struct, frozen=True):
     """real = (stored - zero_point) * scale."""
 

@@ -11,11 +11,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from edgeport.records import Preprocessing
+from edgeport.records import Preprocessing, Variant
 
 PAPER = "MicroNet, arXiv 2108.05894"
 INPUT_SHAPE = (3, 224, 224)
 PREPROCESSING = Preprocessing()
+VARIANTS = tuple(Variant({"variant": name}) for name in ("M0", "M1", "M2", "M3"))
 
 J = 2  # terms of each sum of Dynamic Shift-Max: a channel and the one that lies C/G further
 COEFFICIENT_RANGE = 4.0  # width of the interval that its coefficients move in, their initial value in the middle
@@ -54,7 +55,7 @@ class Settings(NamedTuple):
     b: tuple[float, float] = (0.0, 0.0)
 
 
-VARIANTS = {
+SETTINGS = {
     "M0": Settings(
         rows=(
             Row(2, 8, 3, 2, 2, 0, 4, 2, 2, 1),
@@ -326,6 +327,6 @@ def linear_bn_hswish(inp: int, out: int) -> list[nn.Module]:
 
 def build(variant: Literal["M0", "M1", "M2", "M3"] = "M1", num_classes: int = 1000, rotate: bool = True) -> nn.Module:
     """rotate: take the shifted channel one place further inside its group, as the official networks do."""
-    if variant not in VARIANTS:
-        raise ValueError(f"variant is {variant!r}; the paper has {', '.join(VARIANTS)}")
-    return MicroNet(VARIANTS[variant], num_classes, rotate)
+    if variant not in SETTINGS:
+        raise ValueError(f"variant is {variant!r}; the paper has {', '.join(SETTINGS)}")
+    return MicroNet(SETTINGS[variant], num_classes, rotate)

@@ -8,11 +8,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from edgeport.records import Preprocessing
+from edgeport.records import Preprocessing, Variant
 
 PAPER = "MobileNet, arXiv 1704.04861"
 INPUT_SHAPE = (3, 224, 224)
 PREPROCESSING = Preprocessing()
+VARIANTS = (
+    *(Variant({"width": width}) for width in (0.25, 0.5, 0.75, 1.0)),
+    *(Variant({"width": 1.0}, (3, size, size)) for size in (128, 160, 192)),
+    Variant({"width": 1.0, "padding": "tf"}),
+)
 
 # Table 1: channels and stride of each depthwise separable convolution.
 ROWS = (

@@ -2,11 +2,12 @@
 
 from torch import Tensor, nn
 
-from edgeport.records import Preprocessing
+from edgeport.records import Preprocessing, Variant
 
 PAPER = "MobileNetV2, arXiv 1801.04381"
 INPUT_SHAPE = (3, 224, 224)
 PREPROCESSING = Preprocessing()
+VARIANTS = tuple(Variant({"width": width}) for width in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4))
 
 # Table 2: expansion t, channels c, repeats n, stride of the first s.
 ROWS = (

@@ -11,11 +11,15 @@ Megvii's weights, the only ones in this layout, expect BGR of 0 to 255, not norm
 import torch
 from torch import Tensor, nn
 
-from edgeport.records import Preprocessing
+from edgeport.records import Preprocessing, Variant
 
 PAPER = "ShuffleNet, arXiv 1707.01083"
 INPUT_SHAPE = (3, 224, 224)
 PREPROCESSING = Preprocessing(colors="BGR", scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+VARIANTS = (
+    *(Variant({"groups": groups, "width": 1.0}) for groups in (1, 2, 3, 4, 8)),
+    *(Variant({"groups": groups, "width": width}) for groups in (3, 8) for width in (0.25, 0.5, 1.5, 2.0)),
+)
 
 UNITS = (4, 8, 4)
 # Table 1: output channels of stage 2 by number of groups; each further stage has twice as many.

@@ -13,11 +13,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from edgeport.records import Preprocessing
+from edgeport.records import Preprocessing, Variant
 
 PAPER = "ShuffleNetV2, arXiv 1807.11164"
 INPUT_SHAPE = (3, 224, 224)
 PREPROCESSING = Preprocessing()
+VARIANTS = tuple(
+    Variant({"variant": variant, "width": width})
+    for variant in ("torchvision", "official")
+    for width in (0.5, 1.0, 1.5, 2.0)
+)
 
 UNITS = (4, 8, 4)
 STEM_CHANNELS = 24

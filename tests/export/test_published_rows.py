@@ -426,10 +426,10 @@ def test_two_shuffles_of_the_official_code_are_one() -> None:
         assert torch.equal(twice, micronet.GroupShuffle(groups // 2)(x))
 
 
-@pytest.mark.parametrize("variant", micronet.VARIANTS)
+@pytest.mark.parametrize("variant", micronet.SETTINGS)
 def test_every_convolution_of_micronet_is_factorised(variant: str) -> None:
     """A pointwise one is grouped, a depthwise one is k x 1 and then 1 x k."""
-    settings, built = micronet.VARIANTS[variant], network(micronet.build, variant=variant)
+    settings, built = micronet.SETTINGS[variant], network(micronet.build, variant=variant)
     assert isinstance(built, micronet.MicroNet)
     for row, block in zip(settings.rows, built.features, strict=True):
         found = list(convolutions(block))
@@ -441,10 +441,10 @@ def test_every_convolution_of_micronet_is_factorised(variant: str) -> None:
         assert all(c.groups == c.in_channels for c in separable)
 
 
-@pytest.mark.parametrize("variant", micronet.VARIANTS)
+@pytest.mark.parametrize("variant", micronet.SETTINGS)
 def test_shift_max_of_micronet(variant: str) -> None:
     """K of each activation and its groups; ReLU6 where an inner one has none; at least 4 channels squeezed to."""
-    settings, built = micronet.VARIANTS[variant], network(micronet.build, variant=variant)
+    settings, built = micronet.SETTINGS[variant], network(micronet.build, variant=variant)
     assert isinstance(built, micronet.MicroNet)
     for i, (row, block) in enumerate(zip(settings.rows, built.features, strict=True)):
         y1, y2, y3 = settings.activations if i else settings.first
@@ -460,7 +460,7 @@ def test_shift_max_of_micronet(variant: str) -> None:
 
 def test_shortcuts_of_micronet() -> None:
     """Where the stride is 1 and the channels match."""
-    networks: list[Any] = [network(micronet.build, variant=v) for v in micronet.VARIANTS]
+    networks: list[Any] = [network(micronet.build, variant=v) for v in micronet.SETTINGS]
     blocks = [[i for i, block in enumerate(built.features) if block.shortcut] for built in networks]
     assert blocks == [[], [], [4], [2, 4, 7, 9]]
 
