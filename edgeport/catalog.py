@@ -1,7 +1,7 @@
 """Finds a model or a device by what the user wrote, and says what he may have meant where there is none.
 
 A model file (of the catalogue or of one's own) holds a factory and may hold, beside it, INPUT_SHAPE (C, H, W) or
-INPUT_SHAPES (full shapes, one an input), PREPROCESSING and PAPER.
+INPUT_SHAPES (full shapes, one an input), PREPROCESSING and PAPER, and recognise(shapes): see Factory.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import pkgutil
 import sys
 import tomllib
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,8 @@ from edgeport.records import Preprocessing, Variant
 
 ARTIFACT_SUFFIXES = (".onnx", ".tflite")
 FACTORY = "build"
+
+Recognise = Callable[[Mapping[str, tuple[int, ...]]], tuple[str, dict[str, Any]]]
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +40,12 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Factory(msgspec.Struct, frozen=True):
-    """Something that makes a network: not yet called. folder: where what it imports may lie beside it."""
+    """Something that makes a network: not yet called. folder: where what it imports may lie beside it.
+
+    recognise: given the shapes of a state dict's tensors by their names, says whose weights they seem to be and which
+    arguments make the network that they belong to. Where they are another network's it may raise LookupError,
+    ValueError or ArithmeticError, or be wrong: whoever asks holds the shapes against the network so made.
+    """
 
     name: str
     source: str
@@ -47,6 +54,7 @@ class Factory(msgspec.Struct, frozen=True):
     preprocessing: Preprocessing | None
     paper: str | None
     folder: Path | None = None
+    recognise: Recognise | None = None
 
 
 def model_names() -> list[str]:
@@ -86,6 +94,7 @@ def find_factory(model: str) -> Factory:
         preprocessing=getattr(module, "PREPROCESSING", None),
         paper=getattr(module, "PAPER", None),
         folder=_folder(model),
+        recognise=getattr(module, "recognise", None),
     )
 
 

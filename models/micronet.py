@@ -5,8 +5,9 @@ depthwise k x k is k x 1 then 1 x k. Their activation is Dynamic Shift-Max, whic
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -330,3 +331,10 @@ def build(variant: Literal["M0", "M1", "M2", "M3"] = "M1", num_classes: int = 10
     if variant not in SETTINGS:
         raise ValueError(f"variant is {variant!r}; the paper has {', '.join(SETTINGS)}")
     return MicroNet(SETTINGS[variant], num_classes, rotate)
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]]:
+    """By the stem, whose outputs are another number in each variant. Turning leaves no trace in weights."""
+    variants = {settings.stem[0] * settings.stem[1]: name for name, settings in SETTINGS.items()}
+    variant, classes = variants[shapes["stem.0.2.weight"][0]], shapes["classifier.4.weight"][0]
+    return "edgeport's MicroNet", {"variant": variant, "num_classes": classes}

@@ -4,7 +4,8 @@ The resolution multiplier is the size of the input, as in the paper: --input-sha
 Table 1 prints stride 2 for the last depthwise convolution as well; its sizes (7x7 in and out) and its 569M MAdds say 1.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -99,3 +100,9 @@ def build(width: float = 1.0, num_classes: int = 1000, padding: Padding = "torch
     if padding not in ("torch", "tf"):
         raise ValueError(f"padding is {padding!r}; there are 'torch' and 'tf'")
     return MobileNetV1(width, num_classes, padding)
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]]:
+    """By the linear layer. The padding leaves no trace in weights."""
+    classes, channels = shapes["classifier.weight"]
+    return "edgeport's MobileNet v1", {"width": channels / ROWS[-1][0], "num_classes": classes}

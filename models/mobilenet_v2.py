@@ -1,5 +1,8 @@
 """MobileNetV2 (Sandler et al., CVPR 2018, arXiv 1801.04381), Table 2, with torchvision's parameter names."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from edgeport.records import Preprocessing, Variant
@@ -84,3 +87,11 @@ def build(width: float = 1.0, num_classes: int = 1000) -> nn.Module:
     if not width > 0:
         raise ValueError(f"width is {width}; it must be positive")
     return MobileNetV2(width, num_classes)
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]]:
+    """The width is the published one that makes these channels, else the one that makes them without rounding."""
+    channels, classes = shapes["features.17.conv.2.weight"][0], shapes["classifier.1.weight"][0]
+    full = ROWS[-1][1]
+    published = {make_divisible(full * v.arguments["width"]): v.arguments["width"] for v in VARIANTS}
+    return "torchvision's MobileNetV2", {"width": published.get(channels, channels / full), "num_classes": classes}

@@ -8,6 +8,9 @@ the paper's shuffle does. Both hand each group of the second convolution channel
 Megvii's weights, the only ones in this layout, expect BGR of 0 to 255, not normalised: PREPROCESSING below.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -111,3 +114,12 @@ def build(groups: int = 3, width: float = 1.0, num_classes: int = 1000) -> nn.Mo
     if width not in STEM_CHANNELS:
         raise ValueError(f"width is {width}; there are {', '.join(map(str, STEM_CHANNELS))}")
     return ShuffleNetV1(groups, width, num_classes)
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]]:
+    """The groups are those of the second unit: its input's channels over what a weight of its first layer sums over."""
+    channels = shapes["features.1.branch_main_2.0.weight"][0]
+    groups = channels // shapes["features.1.branch_main_1.0.weight"][1]
+    widths = {int(CHANNELS[groups] * width): width for width in STEM_CHANNELS}
+    classes = shapes["classifier.0.weight"][0]
+    return "megvii's ShuffleNet v1", {"groups": groups, "width": widths[channels], "num_classes": classes}

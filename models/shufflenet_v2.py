@@ -8,7 +8,8 @@ PREPROCESSING is torchvision's. Megvii's weights expect BGR of 0 to 255, not nor
 its own PREPROCESSING.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -173,3 +174,13 @@ def build(
     if variant not in ("torchvision", "official"):
         raise ValueError(f"variant is {variant!r}; there are 'torchvision' and 'official'")
     return (OfficialShuffleNetV2 if variant == "official" else ShuffleNetV2)(width, num_classes)
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]]:
+    """Whose ShuffleNetV2 has tensors of these names and shapes, by what the last layers take and make."""
+    megvii = "conv_last.0.weight" in shapes
+    last, classifier = ("conv_last.0", "classifier.0") if megvii else ("conv5.0", "fc")
+    widths = {stages[2]: width for width, stages in CHANNELS.items()}
+    variant, width = "official" if megvii else "torchvision", widths[shapes[f"{last}.weight"][1]]
+    arguments = {"variant": variant, "width": width, "num_classes": shapes[f"{classifier}.weight"][0]}
+    return f"{'megvii' if megvii else 'torchvision'}'s ShuffleNetV2", arguments

@@ -26,7 +26,7 @@ from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
 from edgeport.export.job import Job
 from edgeport.export.manifest import MANIFEST, read_manifest
 from edgeport.progress import Progress
-from edgeport.records import SCHEMA, Artifact, Manifest, Model, TensorInfo, Verification
+from edgeport.records import SCHEMA, Artifact, Manifest, Model, Preprocessing, TensorInfo, Verification
 from edgeport.runner import Runner
 
 LOG = "export.log"
@@ -118,7 +118,7 @@ class _Session:
         self.samples: Samples = calibrate.load(
             request.calibration_data, _tensor_infos(self.captured), self.preprocessing
         )
-        self.progress.finished(step, f"{self.captured.parameters:,} parameters")
+        self.progress.finished(step, f"{self.captured.parameters:,} parameters{_images(self.preprocessing)}")
         if request.weights is None and self.captured.parameters:
             self.progress.warned("the weights are random; give --weights FILE for a network that has learnt something")
         if self.samples.warning and "int8" in request.precisions:
@@ -284,6 +284,17 @@ def _still_valid(folder: Path, fresh: Manifest) -> Iterator[Artifact]:
         path = folder / artifact.file
         if artifact.file not in made and path.is_file() and files.sha256(path) == artifact.sha256:
             yield artifact
+
+
+def _images(preprocessing: Preprocessing | None) -> str:
+    """What the network is given for a photo, as the line on its capture says it."""
+    if preprocessing is None:
+        return ""
+    said = f"; images: {preprocessing.colors} of 0 to {255 * preprocessing.scale:g}"
+    if preprocessing.mean == (0, 0, 0) and preprocessing.std == (1, 1, 1):
+        return f"{said}, not normalised"
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
+    return f"{said}, mean {mean}, std {std}"
 
 
 def _tensor_infos(captured: Captured) -> list[TensorInfo]:

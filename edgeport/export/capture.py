@@ -15,6 +15,7 @@ from torch.fx.graph import CodeGen
 from edgeport import catalog, graph
 from edgeport.catalog import Factory
 from edgeport.errors import ExportError, UsageError
+from edgeport.export import checkpoint
 
 SEED = 0
 
@@ -51,33 +52,8 @@ def make_network(factory: Factory, arguments: dict[str, Any], weights: Path | No
     if not isinstance(network, nn.Module):
         raise UsageError(f"{factory.source} returned a {type(network).__name__}, not a torch.nn.Module")
     if weights:
-        load_weights(network, weights)
+        checkpoint.load(network, weights)
     return network.eval()
-
-
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Loads a state dict, raw or under "state_dict", its keys with or without "module.".
-
-    The file is data: nothing in it is executed. Raises UsageError for a missing file and ExportError, with the names,
-    where keys or shapes do not fit.
-    """
-    if not path.is_file():
-        raise UsageError(f"--weights {path}: there is no such file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # the unpickler raises many kinds, none of them documented
-        why = "it is damaged, no PyTorch checkpoint, or holds objects other than tensors"
-        raise ExportError(
-            f"--weights {path} cannot be read as data alone ({type(e).__name__}): {why}; save it with "
-            "torch.save(network.state_dict(), FILE)"
-        ) from e
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ExportError(f"--weights {path} holds a {type(state).__name__}, not a state dict of tensors")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    _check_keys(network.state_dict(), state, path)
-    network.load_state_dict(state)
 
 
 def capture(network: nn.Module, inputs: Sequence[Tensor]) -> Captured:
@@ -144,26 +120,6 @@ def _parse_shape(text: str) -> tuple[tuple[int, ...], torch.dtype]:
     if not isinstance(dtype, torch.dtype) or any(size < 1 for size in shape):
         raise UsageError(f"--input-shape {text}: write sizes of at least 1, and a type if not float32: 1,16:int64")
     return shape, dtype
-
-
-def _check_keys(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
-    missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in found if k not in wanted]
-    misshapen = [
-        f"{k} ({tuple(found[k].shape)} in the file, {tuple(tensor.shape)} in the network)"
-        for k, tensor in wanted.items()
-        if k in found and tensor.shape != found[k].shape
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    said = [f"{len(keys)} {what}: {_some(keys)}" for what, keys in problems.items() if keys]
-    if said:
-        raise ExportError(f"--weights {path} does not fit this network; {'; '.join(said)}")
-    for key, tensor in wanted.items():
-        found.setdefault(key, tensor)
-
-
-def _some(keys: list[str], most: int = 5) -> str:
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
 def _capture_failure(network: nn.Module, error: Exception) -> str:
