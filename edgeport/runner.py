@@ -1,9 +1,11 @@
 """The host's side of the agent: starts it through a transport, reads its messages, turns its failures into errors."""
 
+import contextlib
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from edgeport.errors import DeviceError
 from edgeport.transport import Local, Process
 
 Message = dict[str, Any]
+ENDING_SECONDS = 10.0  # for a served process to say goodbye in
 
 
 class Runner(msgspec.Struct, frozen=True):
@@ -33,7 +36,31 @@ class Runner(msgspec.Struct, frozen=True):
         on_message: Callable[[Message], None] = lambda message: None,
     ) -> dict[str, Message]:
         """The agent's messages by kind. Raises DeviceError with the agent's own text, or with how it died."""
-        argv = [
+        argv = self._command(command, runtime, model, options)
+        return self._messages(argv, f"{command} of {model.name} with {runtime}", on_message)
+
+    @contextlib.contextmanager
+    def serve(self, runtime: str, model: Path, options: Sequence[str] = ()) -> Iterator["Served"]:
+        """A process that holds the model loaded and warmed up until the block ends, however that ends."""
+        process = self.transport.start(self._command("serve", runtime, model, options), listens=True)
+        served = Served(process, f"serving {model.name} with {runtime} on {self.device}", self.timeout)
+        try:
+            served.wait_for("serving")
+            self._check_protocol(served.messages["hello"])
+            yield served
+            process.close_input()
+            served.wait_for("bye", ENDING_SECONDS)
+        finally:
+            process.kill()
+            process.close_input()
+
+    def facts(self) -> Message:
+        """What the device is."""
+        facts = self._messages([*self._agent(), "facts"], "facts", lambda m: None)["hello"]["facts"]
+        return dict(facts)
+
+    def _command(self, command: str, runtime: str, model: Path, options: Sequence[str]) -> list[str]:
+        return [
             *self._agent(),
             command,
             f"--runtime={runtime}",
@@ -41,12 +68,6 @@ class Runner(msgspec.Struct, frozen=True):
             f"--model={self.transport.put(model)}",
             *options,
         ]
-        return self._messages(argv, f"{command} of {model.name} with {runtime}", on_message)
-
-    def facts(self) -> Message:
-        """What the device is."""
-        facts = self._messages([*self._agent(), "facts"], "facts", lambda m: None)["hello"]["facts"]
-        return dict(facts)
 
     def _agent(self) -> list[str]:
         # -I and -S: nothing of the user's environment or of installed packages, which the agent does not need
@@ -61,13 +82,41 @@ class Runner(msgspec.Struct, frozen=True):
                 continue  # a runtime that writes to standard output
             messages[message["type"]] = message
             on_message(message)
-            if message["type"] == "hello" and message["protocol"] != PROTOCOL:
-                raise DeviceError(f"the agent on {self.device} speaks protocol {message['protocol']}, not {PROTOCOL}")
-        if "error" in messages:
-            raise DeviceError(f"{what} on {self.device}: {messages['error']['text']}{_runtime_errors(process)}")
+            if message["type"] == "hello":
+                self._check_protocol(message)
         if "bye" not in messages:
-            raise DeviceError(f"{what} on {self.device}: {_death(process, messages)}")
+            raise DeviceError(f"{what} on {self.device}: {_failure(process, messages)}")
         return messages
+
+    def _check_protocol(self, hello: Message) -> None:
+        if hello["protocol"] != PROTOCOL:
+            raise DeviceError(f"the agent on {self.device} speaks protocol {hello['protocol']}, not {PROTOCOL}")
+
+
+class Served:
+    """A model that a process on the device holds loaded. messages: the last one of each kind that it has sent."""
+
+    def __init__(self, process: Process, what: str, timeout: float) -> None:
+        self.messages: dict[str, Message] = {}
+        self._process, self._what, self._timeout = process, what, timeout
+
+    def burst(self, runs: int) -> list[int]:
+        """Nanoseconds of each of so many runs, one right after the other. Raises DeviceError."""
+        self._process.write_line(f"burst {runs}")
+        return list(self.wait_for("burst")["ns"])
+
+    def wait_for(self, kind: str, timeout: float | None = None) -> Message:
+        """The next message of that kind. Raises DeviceError if none comes within the time (default: the runner's)."""
+        deadline = time.monotonic() + (timeout or self._timeout)
+        while (line := self._process.line(deadline - time.monotonic())) is not None:
+            message = _parsed(line)
+            if message is None:
+                continue
+            self.messages[message["type"]] = message
+            if message["type"] == kind:
+                return message
+        self._process.kill()  # so that how it ended is known
+        raise DeviceError(f"{self._what}: {_failure(self._process, self.messages)}")
 
 
 def local_runner(device: str = "local") -> Runner:
@@ -81,6 +130,13 @@ def _parsed(line: str) -> Message | None:
     except ValueError:
         return None
     return message if isinstance(message, dict) and "type" in message else None
+
+
+def _failure(process: Process, messages: dict[str, Message]) -> str:
+    """Why an ended agent did not do what it was asked: in its own words, or by how it died."""
+    if "error" in messages:
+        return f"{messages['error']['text']}{_runtime_errors(process)}"
+    return _death(process, messages)
 
 
 def _runtime_errors(process: Process) -> str:

@@ -1,23 +1,29 @@
 """How files and commands reach a device. Commands are argument lists; nothing is pasted into a shell."""
 
+import contextlib
+import os
+import select
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgeport.errors import DeviceError
 
 TAIL_LINES = 20
+CHUNK_BYTES = 1 << 16
 
 
 class Process:
     """A command that runs on the device, its standard output read line by line while it runs."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], listens: bool = False) -> None:
+        """listens: it is written to; otherwise its standard input is empty."""
         try:
             self._process = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if listens else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -26,22 +32,51 @@ class Process:
             )
         except OSError as e:
             raise DeviceError(f"cannot run {argv[0]}: {e.strerror}") from e
+        self._unread = b""
         self._tail: list[str] = []
         self._reader = threading.Thread(target=self._keep_tail, daemon=True)
         self._reader.start()
 
     def lines(self, timeout: float) -> Iterator[str]:
         """Lines of standard output. Kills the command after `timeout` seconds, and if the reader stops early."""
-        assert self._process.stdout is not None
-        killer = threading.Timer(timeout, self._process.kill)
-        killer.start()
+        deadline = time.monotonic() + timeout
         try:
-            yield from self._process.stdout
+            while (line := self.line(deadline - time.monotonic())) is not None:
+                yield line
         finally:
-            killer.cancel()
-            self._process.kill()
-            self._process.wait()
-            self._reader.join(timeout=1)
+            self.kill()
+
+    def line(self, timeout: float) -> str | None:
+        """The next line of standard output, None at its end. Kills the command if that takes over `timeout` seconds."""
+        assert self._process.stdout is not None
+        out, deadline = self._process.stdout.fileno(), time.monotonic() + timeout
+        while b"\n" not in self._unread:
+            if not select.select([out], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                self.kill()  # its output then ends
+            chunk = os.read(out, CHUNK_BYTES)
+            if not chunk:
+                return None
+            self._unread += chunk
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode(errors="replace")
+
+    def write_line(self, line: str) -> None:
+        """To its standard input. Says nothing where the command has ended: its output then ends too."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+
+    def close_input(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # what could not be written is flushed again here
+            self._process.stdin.close()
+
+    def kill(self) -> None:
+        """Ends the command, if it has not ended by itself, and waits for it."""
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(timeout=1)
 
     @property
     def exit_code(self) -> int:
@@ -67,5 +102,5 @@ class Local:
     def put(self, path: Path) -> str:
         return str(path.resolve())
 
-    def start(self, argv: Sequence[str]) -> Process:
-        return Process(argv)
+    def start(self, argv: Sequence[str], listens: bool = False) -> Process:
+        return Process(argv, listens)

@@ -70,8 +70,15 @@ class Session:
     name = "litert"
 
     def __init__(
-        self, library: str, model: str, num_threads: int, shapes: Dict[str, List[int]], profiling: bool
+        self,
+        library: str,
+        model: str,
+        num_threads: int,
+        shapes: Dict[str, List[int]],
+        profiling: bool,
+        sleeps: bool = False,
     ) -> None:
+        """sleeps: between runs it takes no processor time from others; XNNPACK's threads never do."""
         self._lib = C.CDLL(library)
         self._libc = C.CDLL(None)
         self._libc.strdup.restype, self._libc.strdup.argtypes = P, [C.c_char_p]

@@ -1,4 +1,4 @@
-"""The agent's commands: facts, latency, ops and infer."""
+"""The agent's commands: facts, latency, ops, infer and serve."""
 
 import argparse
 import contextlib
@@ -79,6 +79,22 @@ def infer(args: argparse.Namespace) -> None:
     emit("inferred", outputs=[t.as_dict() for t in session.outputs])
 
 
+def serve(args: argparse.Namespace) -> None:
+    """Holds the model loaded and answers each line "burst N" on standard input with the times of N runs.
+
+    Between bursts it takes no processor time, so that another process can be timed on the same cores. It ends when its
+    input does, which is also what becomes of it if the host dies.
+    """
+    session = _open(args, profiling=False, sleeps=True)
+    _timed(session, args.warmup_runs, "warm-up")
+    emit("serving", telemetry=telemetry.snapshot())
+    for line in sys.stdin:
+        command, _, number = line.partition(" ")
+        if command != "burst" or not number.strip().isdigit():
+            raise AgentError("usage", f"{line.strip()!r} is no request; there is 'burst N'")
+        emit("burst", ns=_timed(session, int(number), "run"))
+
+
 def _infer_samples(session: Any, samples: int, ins: List[Any], outs: List[Any]) -> None:
     for n in range(samples):
         for i, (f, tensor) in enumerate(zip(ins, session.inputs)):
@@ -93,11 +109,11 @@ def _infer_samples(session: Any, samples: int, ins: List[Any], outs: List[Any]) 
             out.write(session.read(i))
 
 
-def _open(args: argparse.Namespace, profiling: bool) -> Any:
+def _open(args: argparse.Namespace, profiling: bool, sleeps: bool = False) -> Any:
     with open(args.library, "rb") as f:  # an early, clear error; and the file is in the page cache for all launches
         f.read(4)
     start = time.perf_counter_ns()
-    session = RUNTIMES[args.runtime](args.library, args.model, args.num_threads, _shapes(args), profiling)
+    session = RUNTIMES[args.runtime](args.library, args.model, args.num_threads, _shapes(args), profiling, sleeps)
     ready_ns = time.perf_counter_ns() - start
     if args.command != "infer":
         for i, tensor in enumerate(session.inputs):
@@ -149,8 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
     commands.add_parser("facts", help="what this device is")
-    for function in (latency, ops, infer):
-        sub = commands.add_parser(function.__name__, help=function.__doc__)
+    for function in (latency, ops, infer, serve):
+        sub = commands.add_parser(function.__name__, help=(function.__doc__ or "").partition("\n")[0])
         sub.set_defaults(function=function)
         sub.add_argument("--runtime", choices=sorted(RUNTIMES), required=True)
         sub.add_argument("--library", required=True, help="the runtime's shared library")
@@ -164,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--result", action="append", default=[])
         else:
             sub.add_argument("--warmup-runs", type=int, default=10)
+        if function in (latency, ops):
             sub.add_argument("--num-runs", type=int, default=50)
         if function is ops:
             sub.add_argument("--optimized-model", help="where to leave the graph that ONNX Runtime runs")

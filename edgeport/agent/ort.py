@@ -16,6 +16,8 @@ from .tensors import Tensor, with_shapes
 P = C.c_void_p
 API_VERSION = 17
 WARNING, ERROR, ALL_OPTIMIZATIONS = 2, 3, 99
+# Worker threads spin within a run, as ever, and stop when it ends (onnxruntime_session_options_config_keys.h).
+SPIN_IN_RUNS_ALONE = b"session.force_spinning_stop"
 KERNEL = "_kernel_time"  # how the trace names the time that a node computes
 INDEX = {
     "GetErrorMessage": 2,
@@ -47,6 +49,7 @@ INDEX = {
     "ReleaseStatus": 93,
     "ReleaseSession": 95,
     "ReleaseValue": 96,
+    "AddSessionConfigEntry": 130,
 }
 # ONNXTensorElementDataType
 ELEMENT_TYPES = {
@@ -77,15 +80,22 @@ class Session:
     name = "onnxruntime"
 
     def __init__(
-        self, library: str, model: str, num_threads: int, shapes: Dict[str, List[int]], profiling: bool
+        self,
+        library: str,
+        model: str,
+        num_threads: int,
+        shapes: Dict[str, List[int]],
+        profiling: bool,
+        sleeps: bool = False,
     ) -> None:
+        """sleeps: between runs it takes no processor time from others, as it does by default for some 40 ms."""
         lib = C.CDLL(library)
         lib.OrtGetApiBase.restype = C.POINTER(ApiBase)
         self._base = lib.OrtGetApiBase().contents
         self._table = C.cast(self._base.GetApi(API_VERSION), C.POINTER(P))
         self._folder = tempfile.mkdtemp(prefix="edgeport-") if profiling else ""
         env = self._new("CreateEnv", [C.c_int, C.c_char_p], WARNING, b"edgeport")
-        options = self._options(num_threads)
+        options = self._options(num_threads, sleeps)
         self._session = self._new("CreateSession", [P, C.c_char_p, P], env, model.encode(), options)
         self._allocator = self._new("GetAllocatorWithDefaultOptions", [])
         self.inputs = with_shapes(self._declared("Input"), shapes)
@@ -138,11 +148,13 @@ class Session:
         """Where ONNX Runtime wrote the graph that it runs, which names what each profiled node was made of."""
         return os.path.join(self._folder, "optimized.onnx")
 
-    def _options(self, num_threads: int) -> Any:
+    def _options(self, num_threads: int, sleeps: bool) -> Any:
         options = self._new("CreateSessionOptions", [])
         self._call("SetIntraOpNumThreads", [P, C.c_int], options, num_threads)
         self._call("SetInterOpNumThreads", [P, C.c_int], options, 1)
         self._call("SetSessionGraphOptimizationLevel", [P, C.c_int], options, ALL_OPTIMIZATIONS)
+        if sleeps:
+            self._call("AddSessionConfigEntry", [P, C.c_char_p, C.c_char_p], options, SPIN_IN_RUNS_ALONE, b"1")
         if self._folder:
             self._call("SetSessionLogSeverityLevel", [P, C.c_int], options, ERROR)
             self._call("EnableProfiling", [P, C.c_char_p], options, os.path.join(self._folder, "profile").encode())

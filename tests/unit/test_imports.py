@@ -24,7 +24,7 @@ LAYERS = (
     "kit",
     "runner",
     "export",
-    "measure analysis",
+    "measure interleave analysis",
     "guidelines",
     "reports",
     "display",
