@@ -19,9 +19,10 @@ from edgeport.records import Preprocessing, Variant
 PAPER = "ShuffleNet, arXiv 1707.01083"
 INPUT_SHAPE = (3, 224, 224)
 PREPROCESSING = Preprocessing(colors="BGR", scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-VARIANTS = (
-    *(Variant({"groups": groups, "width": 1.0}) for groups in (1, 2, 3, 4, 8)),
-    *(Variant({"groups": groups, "width": width}) for groups in (3, 8) for width in (0.25, 0.5, 1.5, 2.0)),
+VARIANTS = tuple(
+    Variant({"groups": groups, "width": width})
+    for groups in (1, 2, 3, 4, 8)
+    for width in {3: (0.25, 0.5, 1.0, 1.5, 2.0), 8: (0.5, 1.0, 1.5, 2.0)}.get(groups, (1.0,))
 )
 
 UNITS = (4, 8, 4)
