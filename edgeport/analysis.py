@@ -15,6 +15,9 @@ from torch.fx import Node
 from edgeport.cost import convolution_madds, matmul_madds, memory_access, transposed_convolution_madds
 from edgeport.export.capture import Captured, module_path
 
+# The network is counted as its authors drew it: its shuffles are not routed away.
+PASSES = ("fold_batch_norm", "make_functional", "remove_unused_state")
+
 aten = torch.ops.aten
 FLOAT_BYTES = 4
 

@@ -154,6 +154,10 @@ def export(
     calibration_data: Calibration = None,
     min_sqnr_db: MinSqnr = 10.0,
     name: Annotated[str | None, typer.Option(help="The files' name. Default: the model's.")] = None,
+    optimize: Annotated[
+        bool, typer.Option("--optimize/--no-optimize", help="Rewrite the graph for speed, exactly, or leave it be.")
+    ] = True,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what was rewritten and what int8 costs.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Convert a PyTorch network to ONNX and TFLite, fp32 and int8, each verified against PyTorch.
@@ -166,7 +170,8 @@ def export(
 
     with display.steps(not quiet) as progress:
         request = _request(
-            model, name, set_, weights, input_shape, target, calibration_data, min_sqnr_db, formats, precisions, int8_io
+            *(model, name, set_, weights, input_shape, target, calibration_data, min_sqnr_db),
+            *(formats, precisions, int8_io, optimize),
         )
         folder = output or Path("exports") / request.name
         from edgeport.export import bundle
@@ -176,6 +181,10 @@ def export(
     for artifact in manifest.artifacts:
         typer.echo(f"{folder / artifact.file}  {artifact.size_bytes / 1e6:.2f} MB")
     typer.echo(folder / MANIFEST)
+    if explain:
+        from edgeport.reports import View, explanation
+
+        typer.echo("\n" + explanation.render(manifest, View(width=display.width(sys.stdout))), nl=False)
 
 
 @app.command()
@@ -326,6 +335,7 @@ def _request(
     formats: str,
     precisions: str,
     int8_io: bool,
+    optimize: bool = True,
 ) -> Any:
     """An export's request. Everything that can be wrong with the flags is said before anything is imported or run."""
     chosen = _listed("--formats", formats, ("onnx", "tflite")), _listed("--precisions", precisions, ("fp32", "int8"))
@@ -348,6 +358,7 @@ def _request(
         int8_io=int8_io,
         calibration_data=calibration_data,
         min_sqnr_db=min_sqnr_db,
+        optimize=optimize,
     )
 
 
@@ -359,7 +370,7 @@ def _analysed(model: str, assignments: Sequence[str], input_shapes: Sequence[str
 
     with chatter.kept_in(files.cache_folder("logs") / "inspect.log"):
         network = capture.make_network(factory, arguments, None)
-        captured = capture.capture(network, capture.example_inputs(factory, input_shapes))
+        captured = capture.capture(network, capture.example_inputs(factory, input_shapes), analysis.PASSES)
     name = " ".join([factory.name, *assignments])
     return analysis.analyse(captured, name)
 

@@ -99,6 +99,16 @@ class Model(msgspec.Struct, frozen=True):
     paper: str | None = None
 
 
+class Rewrite(msgspec.Struct, frozen=True):
+    """What one graph pass did. changes: as the pass counts them; operators: of the whole graph, before and after."""
+
+    name: str
+    what: str
+    changes: int
+    operators_before: int
+    operators_after: int
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """manifest.json of an export folder."""
 
@@ -109,6 +119,7 @@ class Manifest(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     artifacts: tuple[Artifact, ...]
     preprocessing: Preprocessing | None = None
+    passes: tuple[Rewrite, ...] = ()
 
 
 class Launch(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree
 
-from edgeport import chatter, files, formats
+from edgeport import chatter, files, formats, graph
 from edgeport.catalog import Factory
 from edgeport.errors import EdgeportError, ExportError, ModelFileError
 from edgeport.export import calibrate, capture, verify
@@ -54,6 +54,7 @@ class Request(msgspec.Struct, frozen=True):
     int8_io: bool = False
     calibration_data: Path | None = None
     min_sqnr_db: float = 10.0
+    optimize: bool = True
 
 
 def export(request: Request, folder: Path, runner: Runner, progress: Progress) -> Manifest:
@@ -112,7 +113,8 @@ class _Session:
         self.progress.started(step)
         network = capture.make_network(request.factory, request.arguments, request.weights)
         inputs = capture.example_inputs(request.factory, request.input_shapes)
-        self.captured: Captured = capture.capture(network, inputs)
+        passes = None if request.optimize else graph.REQUIRED
+        self.captured: Captured = capture.capture(network, inputs, passes)
         # a network may know better than its file what it was trained with
         self.preprocessing = getattr(network, "PREPROCESSING", request.factory.preprocessing)
         self.samples: Samples = calibrate.load(
@@ -197,17 +199,17 @@ class _Session:
         if bad:
             self._fail(step, bad)
             return
-        graph = formats.read(path)
+        found = formats.read(path)
         artifact = Artifact(
             file=f"{self.request.name}.{precision}{path.suffix}",
-            format=graph.format,
+            format=found.format,
             precision=precision,
             sha256=files.sha256(path),
             size_bytes=path.stat().st_size,
-            inputs=graph.inputs,
-            outputs=graph.outputs,
+            inputs=found.inputs,
+            outputs=found.outputs,
             verification=verification,
-            opset=graph.opset,
+            opset=found.opset,
         )
         self.made.append((path, artifact))
         self.progress.finished(step, _figures(verification))
@@ -268,6 +270,7 @@ class _Session:
             versions=_versions(),
             artifacts=tuple(artifact for _, artifact in self.made),
             preprocessing=self.preprocessing,
+            passes=captured.passes,
         )
         return msgspec.structs.replace(fresh, artifacts=(*fresh.artifacts, *_still_valid(self.folder, fresh)))
 

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgeport import catalog, graph
 from edgeport.catalog import Factory
 from edgeport.errors import ExportError, UsageError
 from edgeport.export import checkpoint
+from edgeport.records import Rewrite
 
 SEED = 0
 
@@ -33,6 +34,7 @@ class Captured(msgspec.Struct, frozen=True):
     output_names: tuple[str, ...]
     parameters: int
     weights_sha256: str
+    passes: tuple[Rewrite, ...]
 
     def identity(self) -> str:
         """A hash of the graph and everything in it: two captures with the same one convert to the same files."""
@@ -56,17 +58,21 @@ def make_network(factory: Factory, arguments: dict[str, Any], weights: Path | No
     return network.eval()
 
 
-def capture(network: nn.Module, inputs: Sequence[Tensor]) -> Captured:
-    """Raises ExportError that names the module in which torch.export, or the network itself, failed."""
+def capture(network: nn.Module, inputs: Sequence[Tensor], passes: Collection[str] | None = None) -> Captured:
+    """The network as a graph, rewritten by all passes, or by those of these names alone.
+
+    Raises ExportError that names the module in which torch.export, or the network itself, failed.
+    """
     inputs = tuple(inputs)
     try:
-        program = torch.export.export(network, inputs)
+        with torch.no_grad():
+            program = torch.export.export(network, inputs)
     except Exception as e:  # a network's forward raises anything, and torch.export adds its own
         raise ExportError(_capture_failure(network, e)) from e
     gm = program.module(check_guards=False)
     output_names = _output_names(program)
     _flatten(gm)
-    graph.run_passes(gm, graph.FORMATS)
+    rewrites = graph.run_passes(gm, graph.FORMATS, passes)
     return Captured(
         network=network,
         graph=gm,
@@ -75,12 +81,14 @@ def capture(network: nn.Module, inputs: Sequence[Tensor]) -> Captured:
         output_names=output_names,
         parameters=sum(p.numel() for p in network.parameters()),
         weights_sha256=_state_hash(network),
+        passes=rewrites,
     )
 
 
 def program(captured: Captured) -> torch.export.ExportedProgram:
     """The graph as the converters take it."""
-    return torch.export.export(captured.graph, captured.inputs)
+    with torch.no_grad():
+        return torch.export.export(captured.graph, captured.inputs)
 
 
 def module_path(node: torch.fx.Node) -> str:

@@ -6,11 +6,16 @@ rewrites the graph in place and returns how many nodes it changed. Outputs stay 
 
 import importlib
 import pkgutil
+from collections.abc import Collection
 from types import ModuleType
 
 import torch.fx
 
+from edgeport.records import Rewrite
+
 FORMATS = ("onnx", "tflite")
+# Converters need it; all others only make the graph better.
+REQUIRED = ("make_functional",)
 
 
 def passes() -> list[ModuleType]:
@@ -20,12 +25,22 @@ def passes() -> list[ModuleType]:
     return sorted(found, key=lambda p: (p.ORDER, p.__name__))
 
 
-def run_passes(gm: torch.fx.GraphModule, formats: tuple[str, ...]) -> dict[str, int]:
-    """Runs the passes that serve exactly these formats. {name of the pass: nodes that it changed}."""
-    changes = {}
+def run_passes(
+    gm: torch.fx.GraphModule, formats: tuple[str, ...], only: Collection[str] | None = None
+) -> tuple[Rewrite, ...]:
+    """Runs the passes that serve exactly these formats; `only` those of these names."""
+    done = []
     for module in passes():
-        if formats == module.FORMATS:
-            changes[module.__name__.rpartition(".")[2]] = int(module.run(gm))
+        name = module.__name__.rpartition(".")[2]
+        if formats == module.FORMATS and (only is None or name in only):
+            before = _count(gm)
+            changes = int(module.run(gm))
             gm.graph.lint()
             gm.recompile()
-    return changes
+            what = " ".join((module.__doc__ or "").split("\n\n")[0].split())
+            done.append(Rewrite(name, what, changes, before, _count(gm)))
+    return tuple(done)
+
+
+def _count(gm: torch.fx.GraphModule) -> int:
+    return sum(node.op == "call_function" for node in gm.graph.nodes)

@@ -18,7 +18,6 @@ from typing import Any
 import msgspec
 import torch
 from torch.fx import GraphModule, Node
-from torch.fx import node as fx
 from torch.utils import _pytree
 
 from edgeport.graph._channels import CHANNELS, Wire, Wiring, runs, shape_of
@@ -276,7 +275,8 @@ class _Router:
                     joined[key] = self._join(read, cut)
                 inputs[read.value] = joined[key]
             # all at once: what one is replaced by may itself be another
-            node.args = fx.map_arg(node.args, lambda n, inputs=inputs: inputs.get(n, n))
+            node.args = _pytree.tree_map_only(Node, lambda n, new=inputs: new.get(n, n), node.args)
+            node.kwargs = _pytree.tree_map_only(Node, lambda n, new=inputs: new.get(n, n), node.kwargs)
             self._sort_weights(node, next((self._arranged(r) for r in reads if r.sorts), None))
 
     def _cut(self) -> dict[tuple[Node, int, int], Node]:
