@@ -167,7 +167,7 @@ def measure(networks: Sequence[Network], folder: Path) -> int:
         measured += 1
         minutes = (time.monotonic() - start) / measured * (len(networks) - n) / 60
         print(f"; {minutes:.0f} min left" if n < len(networks) else "", flush=True)
-    print(f"FAILED: {', '.join(failed)}" if failed else f"all {len(networks)} are in {folder}")
+    print(f"FAILED: {', '.join(failed)}" if failed else f"done: {len(networks)} measured in {folder}")
     return 1 if failed else 0
 
 
@@ -192,11 +192,17 @@ def measure_one(network: Network, folder: Path) -> str:
 def edgeport(*arguments: object) -> None:
     """The command line as users run it. Raises EdgeportError with all that it wrote if it fails."""
     command = [sys.executable, "-m", "edgeport.cli", *map(str, arguments), "--quiet"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode == INTERRUPTED:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        written, _ = process.communicate()
+    except KeyboardInterrupt:
+        process.communicate()  # Ctrl-C reached it too, and it is clearing up
+        raise
+    if process.returncode == INTERRUPTED:
         raise KeyboardInterrupt
-    if done.returncode:
-        raise EdgeportError(f"edgeport {' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stdout}")
+    if process.returncode:
+        said = " ".join(map(str, arguments))
+        raise EdgeportError(f"edgeport {said} ended with {process.returncode}:\n{written}")
 
 
 def progress(n: int, networks: Sequence[Network]) -> str:
@@ -209,8 +215,8 @@ def progress(n: int, networks: Sequence[Network]) -> str:
 def report(folder: Path, docs: Path) -> int:
     names = [n.name for n in zoo()]
     measured = [zoo_report.read(folder / name) for name in names if (folder / name / zoo_report.KEPT).is_file()]
-    if not measured:
-        raise EdgeportError(f"{folder} holds no measured variant; run scripts/zoo.py measure")
+    if len(measured) < 2:
+        raise EdgeportError(f"{folder} holds {len(measured)} measured variants, no two to compare; run zoo.py measure")
     files.write_text(docs / FIGURE, zoo_figure.draw(measured))
     files.write_text(docs / PAGE, zoo_report.page(measured, len(names), FIGURE))
     print(f"{docs / PAGE}\n{docs / FIGURE}")

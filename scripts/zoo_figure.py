@@ -42,8 +42,9 @@ def draw_panel(axes: Any, measured: Sequence[Measured], key: Configuration) -> N
     axes.set_title(f"{TITLES[key[0]]}, {key[1]}", fontsize=10)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_formatter(plain_number)
-    axes.yaxis.set_major_formatter(plain_number)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(plain_number)
+        axis.set_minor_formatter("")
     everything = [(m.madds / 1e6, m.ms(k)) for m in measured for k in CONFIGURATIONS]
     (left, right), (low, high) = (widened(values) for values in zip(*everything, strict=True))
     axes.set(xlim=(left, right), ylim=(low, high))

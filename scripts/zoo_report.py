@@ -251,8 +251,8 @@ def circumstances(measured: Sequence[Measured]) -> list[str]:
         f"Measured {distinct([dates[0], dates[-1]], ' to ')}, batch 1: {distinct(map(way, everything))}.",
         f"""Verdicts: {", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common())}; what is not stable is
         marked \\* below. The hypervisor took up to {stolen:.1%} of the processors' time.""",
-        f"""Weights: {distinct(m.manifest.model.weights or "random, of a fixed seed" for m in measured)}. Latency does
-        not depend on them, int8 agreement does.""",
+        f"""Weights: {distinct(m.manifest.model.weights or "random, of a fixed seed" for m in measured)}. Latency hardly
+        depends on them, int8 agreement does.""",
         f"""int8 for {distinct(m.manifest.target for m in measured)}, calibrated with
         {distinct(m.manifest.calibration.source for m in measured)}.""",
     ]
@@ -286,12 +286,12 @@ def latencies(measured: Sequence[Measured]) -> list[str]:
             times = [milliseconds(m.profiles[runtime, precision]) for precision in ("fp32", "int8")]
             row += [*times, f"{m.gain(runtime):.2f}"]
         rows.append(tuple(row))
-    faster = [f"in {title} of {sum(m.gain(r) > 1 for m in measured)}" for r, title in TITLES.items()]
+    faster = [f"{sum(m.gain(r) > 1 for m in measured)} in {title}" for r, title in TITLES.items()]
     return [
         "## Latency\n",
         paragraph(
-            f"""gain: fp32's time over int8's. int8 is the faster one {" and ".join(faster)} of the {len(measured)}
-            variants."""
+            f"""gain: fp32's time over int8's. Of the {len(measured)} variants, int8 is faster than fp32 for
+            {" and ".join(faster)}."""
         ),
         table("Median latency", header, rows, range(1, len(header))),
     ]
@@ -354,7 +354,26 @@ def floats(measured: Sequence[Measured]) -> list[str]:
             int8 or back, as the profiled run had them, also around operators whose int8 form the runtime lacks."""
         ),
         found if rows else "No operator in any of them.\n",
+        *dynamic_activation([m for m in measured if m.kept.model == "micronet"]),
     ]
+
+
+def dynamic_activation(measured: Sequence[Measured]) -> list[str]:
+    """What becomes of MicroNet's Dynamic Shift-Max, which computes its coefficients as it runs."""
+    if not measured:
+        return []
+    told = []
+    for format, title in FORMATS.items():
+        sqnr = sorted(m.verification(format).sqnr_db or float("inf") for m in measured)
+        stay = sorted(sum(m.floats[format].values()) for m in measured)
+        told.append(f"in {title} {span(stay, '.0f')} operators stay float and the outputs keep {span(sqnr, '.1f')} dB")
+    text = "MicroNet's Dynamic Shift-Max, whose coefficients are computed from its input, quantised with all the rest"
+    return [paragraph(f"{text}: {', '.join(told)}.")]
+
+
+def span(values: Sequence[float], form: str) -> str:
+    """Of sorted values: the first to the last, or the one that they all are."""
+    return " to ".join(dict.fromkeys(format(v, form) for v in (values[0], values[-1])))
 
 
 def float_rows(m: Measured) -> list[tuple[str, ...]]:

@@ -126,5 +126,5 @@ def test_a_failed_command_shows_what_it_wrote() -> None:
 
 
 def test_without_results_there_is_no_report(tmp_path: Path) -> None:
-    with pytest.raises(EdgeportError, match="no measured variant"):
+    with pytest.raises(EdgeportError, match="holds 0 measured variants"):
         zoo.report(tmp_path, tmp_path)
