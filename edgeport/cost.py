@@ -42,6 +42,15 @@ def matmul_madds(output: Sequence[int], inner: int) -> int:
     return prod(output) * inner
 
 
+def elementwise_products(output: Sequence[int]) -> int:
+    """Of two tensors that the network computes, element by element: one multiplication an element.
+
+    MicroNet (arXiv 2108.05894) counts those of Dynamic Shift-Max, coefficients times channels, among its MAdds; the
+    other papers here have none.
+    """
+    return prod(output)
+
+
 def memory_access(
     area: int, inputs: int, outputs: int, taps: int = 1, groups: int = 1, input_area: int | None = None
 ) -> int:
@@ -54,12 +63,13 @@ def memory_access(
     return read * inputs + area * outputs + taps * inputs * outputs // groups
 
 
-def memory_access_bound(area: int, madds: int) -> float:
+def memory_access_bound(area: int, madds: int, groups: int = 1) -> float:
     """The least memory access cost of a 1x1 convolution with these MAdds on maps of this area, in elements.
 
-    The same paper's equation 1: 2 sqrt(hw B) + B / hw, reached where it has as many input as output channels.
+    The same paper's equation 1: 2 sqrt(hw B) + B / hw, reached where it has as many input as output channels. With
+    groups, from its equation 2 in the same way: 2 sqrt(hw B g) + B / hw.
     """
-    return 2 * math.sqrt(area * madds) + madds / area
+    return 2 * math.sqrt(area * madds * groups) + madds / area
 
 
 def tensor_bytes(shape: Sequence[int], dtype: str) -> int:
