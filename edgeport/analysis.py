@@ -1,7 +1,7 @@
 """What a network costs before it runs anywhere: parameters, multiply-adds, memory, layer by layer.
 
-Counted on the network as it was written, except that batch normalisation is folded into the layer before it (PASSES), as
-in what will run, and costs nothing. What other passes save shows when the network is profiled. Parameters are the
+Counted on the network as it was written, except that batch normalisation is folded into the layer before it (PASSES),
+as in what will run, and costs nothing. What other passes save shows when the network is profiled. Parameters are the
 network's own, those of batch normalisation included.
 """
 

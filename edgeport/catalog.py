@@ -91,7 +91,7 @@ def find_factory(model: str) -> Factory:
         source=model,
         call=call,
         input_shapes=_declared_shapes(module),
-        preprocessing=getattr(module, "PREPROCESSING", None),
+        preprocessing=declared_preprocessing(module, model),
         paper=getattr(module, "PAPER", None),
         folder=_folder(model),
         recognise=getattr(module, "recognise", None),
@@ -218,6 +218,20 @@ def _attribute(module: ModuleType, attribute: str, model: str) -> Any:
     if not callable(found):
         raise UsageError(f"{model}: {attribute!r} is a {type(found).__name__}; it must be a factory or a network")
     return found
+
+
+def declared_preprocessing(holder: object, what: str) -> Preprocessing | None:
+    """PREPROCESSING of a module or of a network, if it has one. what: to name it by in a UsageError."""
+    found = getattr(holder, "PREPROCESSING", None)
+    if found is None:
+        return None
+    try:
+        if isinstance(found, Preprocessing):
+            return msgspec.convert(msgspec.to_builtins(found), Preprocessing)  # which checks the fields' types
+        why = f"it is a {type(found).__name__}"
+    except msgspec.ValidationError as e:
+        why = str(e)
+    raise UsageError(f"PREPROCESSING of {what}: {why}; write edgeport.records.Preprocessing(mean=(0, 0, 0), ...)")
 
 
 def _declared_shapes(module: ModuleType) -> tuple[tuple[int, ...], ...] | None:

@@ -53,6 +53,7 @@ def make_network(factory: Factory, arguments: dict[str, Any], weights: Path | No
     network = factory.call if isinstance(factory.call, nn.Module) else catalog.build(factory, arguments)
     if not isinstance(network, nn.Module):
         raise UsageError(f"{factory.source} returned a {type(network).__name__}, not a torch.nn.Module")
+    catalog.declared_preprocessing(network, factory.source)  # said now if it is wrong
     if weights:
         checkpoint.load(network, weights)
     return network.eval()

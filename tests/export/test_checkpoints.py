@@ -21,7 +21,7 @@ from . import layouts
 from .command_line import Edgeport
 from .layouts import Layout, State
 
-FAILURE = 3
+USAGE = 2
 
 
 def module_prefixed(state: State) -> State:
@@ -222,6 +222,22 @@ def test_megviis_weights_are_calibrated_with_bgr_of_0_to_255(
     assert {key: manifest["preprocessing"][key] for key in MEGVII} == MEGVII
     assert manifest["model"]["weights"] == "weights.pth"
     assert 0.8 < input_scale(tmp_path / f"{model}.int8.onnx") <= 1.0
+
+
+BESIDE = "from torch import nn\nfrom edgeport.records import Preprocessing\nPREPROCESSING = {}\nbuild = nn.ReLU\n"
+INSIDE = "from torch import nn\n\nclass Net(nn.ReLU):\n    PREPROCESSING = {}\n\nbuild = Net\n"
+
+
+@pytest.mark.parametrize("source", [BESIDE, INSIDE], ids=["beside the factory", "in the network"])
+@pytest.mark.parametrize(
+    ("declared", "why"),
+    [("{'mean': 0}", "it is a dict"), ("__import__('edgeport.records').records.Preprocessing(mean=0.5)", "Expected")],
+)
+def test_a_preprocessing_that_is_none(source: str, declared: str, why: str, tmp_path: Path, here: Edgeport) -> None:
+    (tmp_path / "net.py").write_text(source.format(declared))
+    done = here("export", f"{tmp_path / 'net.py'}:build", "--input-shape=1,3,8,8", "-o", tmp_path / "out", code=USAGE)
+    assert f"PREPROCESSING of {tmp_path / 'net.py'}:build: {why}" in done.err
+    assert "write edgeport.records.Preprocessing(" in done.err
 
 
 def input_scale(path: Path) -> float:
