@@ -1,25 +1,28 @@
 """Times artifacts against each other: alive at once, on the same cores, in short bursts by turns.
 
-What slows the machine for a while slows them all, and no artifact keeps a luckier core. Derives nothing.
+What slows the machine for a while slows them all, and no artifact keeps a luckier core.
 """
 
 import contextlib
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from edgeport import stats
 from edgeport.kit import RUNTIME_OF
-from edgeport.runner import Runner, Served
+from edgeport.runner import Burst, Runner, Served
 
 LEAST_ROUNDS = 4
+LEAST_PAIRS = 2 * LEAST_ROUNDS  # of bursts
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """cores: what every process is pinned to. seconds: how long a block is timed, which is rounded up to whole rounds,
-    and to four. The first run of each burst is not counted: it refills the caches that the others have emptied.
+    """cores: what every process is pinned to. seconds: how long a block is timed, rounded up to whole rounds, and to
+    four. The first run of each burst is not counted: it refills the caches that the others have emptied. nice: the
+    processes' priority, below 0 before other programs, for a machine with other users.
     """
 
     num_threads: int = 1
@@ -27,37 +30,70 @@ class Settings(msgspec.Struct, frozen=True):
     warmup_runs: int = 8
     counted_runs: int = 3
     seconds: float = 1.5
+    nice: int = 0
 
 
 class Block(msgspec.Struct, frozen=True):
-    """One fresh process an artifact. bursts: by the artifact's label, in the order that they ran in, each the
-    nanoseconds of its counted runs. Bursts of the same position ran beside each other.
+    """One fresh process an artifact. bursts: by the artifact's label, in the order that they ran in, the counted runs
+    alone. Bursts of the same position ran beside each other.
     """
 
-    bursts: dict[str, tuple[tuple[int, ...], ...]]
+    bursts: dict[str, tuple[Burst, ...]]
+
+    def log_ratio(self, label: str, other: str) -> float:
+        """Of one artifact's time to the other's: what a block tells. Runs that were preempted are left out, unless
+        hardly any were not.
+        """
+        pairs = [(_undisturbed(a), _undisturbed(b)) for a, b in self._pairs(label, other)]
+        pairs = [(a, b) for a, b in pairs if a and b]
+        if len(pairs) < LEAST_PAIRS:
+            pairs = [(a.ns, b.ns) for a, b in self._pairs(label, other)]
+        return stats.log_ratio([a for a, _ in pairs], [b for _, b in pairs])
+
+    def samples_ns(self, label: str) -> Sequence[int]:
+        """Of the runs that were not preempted; of all if all were."""
+        bursts = self.bursts[label]
+        return [ns for b in bursts for ns in _undisturbed(b)] or [ns for b in bursts for ns in b.ns]
+
+    def preempted(self) -> float:
+        """The share of runs in which the system gave a core to another program."""
+        counts = [count for bursts in self.bursts.values() for burst in bursts for count in burst.preempted]
+        return sum(map(bool, counts)) / len(counts)
+
+    def _pairs(self, label: str, other: str) -> Iterator[tuple[Burst, Burst]]:
+        return zip(self.bursts[label], self.bursts[other], strict=True)
 
 
 def run_block(runner: Runner, artifacts: Mapping[str, Path], settings: Settings, seed: int) -> Block:
     """artifacts: files by label. A round is all of them in random order and then mirrored, B C C B, which cancels
     what drifts at an even pace. Raises DeviceError.
     """
-    options = [f"--num-threads={settings.num_threads}", f"--warmup-runs={settings.warmup_runs}"]
-    options += [f"--cores={','.join(map(str, settings.cores))}"] if settings.cores else []
     order = random.Random(seed)
     with contextlib.ExitStack() as stack:
         served: dict[str, Served] = {}
-        for label in _shuffled(list(artifacts), order):
+        for label in _shuffled(artifacts, order):
             path = artifacts[label]
-            served[label] = stack.enter_context(runner.serve(RUNTIME_OF[path.suffix], path, options))
-        bursts: dict[str, list[tuple[int, ...]]] = {label: [] for label in artifacts}
+            served[label] = stack.enter_context(runner.serve(RUNTIME_OF[path.suffix], path, _options(settings)))
+        bursts: dict[str, list[Burst]] = {label: [] for label in artifacts}
         end, rounds = time.monotonic() + settings.seconds, 0
         while rounds < LEAST_ROUNDS or time.monotonic() < end:
-            labels = _shuffled(list(artifacts), order)
+            labels = _shuffled(artifacts, order)
             for label in (*labels, *reversed(labels)):
-                bursts[label].append(tuple(served[label].burst(1 + settings.counted_runs)[1:]))
+                burst = served[label].burst(1 + settings.counted_runs)
+                bursts[label].append(Burst(burst.ns[1:], burst.preempted[1:]))
             rounds += 1
     return Block({label: tuple(made) for label, made in bursts.items()})
 
 
-def _shuffled(labels: Sequence[str], order: random.Random) -> list[str]:
-    return order.sample(labels, len(labels))
+def _options(settings: Settings) -> list[str]:
+    cores = [f"--cores={','.join(map(str, settings.cores))}"] if settings.cores else []
+    numbers = [f"--num-threads={settings.num_threads}", f"--warmup-runs={settings.warmup_runs}"]
+    return [*numbers, f"--nice={settings.nice}", *cores]
+
+
+def _shuffled(labels: Mapping[str, Path], order: random.Random) -> list[str]:
+    return order.sample(list(labels), len(labels))
+
+
+def _undisturbed(burst: Burst) -> tuple[int, ...]:
+    return tuple(ns for ns, preempted in zip(burst.ns, burst.preempted, strict=True) if not preempted)

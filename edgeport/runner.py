@@ -20,6 +20,15 @@ Message = dict[str, Any]
 ENDING_SECONDS = 10.0  # for a served process to say goodbye in
 
 
+class Burst(msgspec.Struct, frozen=True):
+    """Runs one right after the other. ns: of each; preempted: how often in each one the system gave a core to another
+    program, which then is part of its time.
+    """
+
+    ns: tuple[int, ...]
+    preempted: tuple[int, ...]
+
+
 class Runner(msgspec.Struct, frozen=True):
     """Runs the agent on one device, one process a call."""
 
@@ -100,10 +109,11 @@ class Served:
         self.messages: dict[str, Message] = {}
         self._process, self._what, self._timeout = process, what, timeout
 
-    def burst(self, runs: int) -> list[int]:
-        """Nanoseconds of each of so many runs, one right after the other. Raises DeviceError."""
+    def burst(self, runs: int) -> Burst:
+        """So many runs. Raises DeviceError."""
         self._process.write_line(f"burst {runs}")
-        return list(self.wait_for("burst")["ns"])
+        answer = self.wait_for("burst")
+        return Burst(tuple(answer["ns"]), tuple(answer["preempted"]))
 
     def wait_for(self, kind: str, timeout: float | None = None) -> Message:
         """The next message of that kind. Raises DeviceError if none comes within the time (default: the runner's)."""

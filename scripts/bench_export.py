@@ -7,15 +7,11 @@ weights=FILE among them loads a state dict, otherwise the weights are the random
 
 The stock tools are run by scripts/stock_export.py, edgeport by its command line, each in processes of their own. Stock
 exports are slow, so they are kept in --folder and made again only with other versions or --fresh; edgeport's are made
-every time.
+every time. What was measured is kept there as well, cell by cell, in report.json, which --from shows again in any
+format. If the run is interrupted, what is complete is shown all the same.
 
-What is timed against each other runs as live processes on the same cores, by turns, in bursts of three runs (after one
-that is not counted), in random order and then mirrored (edgeport/interleave.py). Such a block of fresh processes gives
-one number: the median over bursts of the logarithm of edgeport's time over the other's. Printed is the Hodges-Lehmann
-estimate over the blocks, as a ratio, with its exact 95% interval by signed ranks: below 1, edgeport's file is faster.
-Milliseconds are there for orientation: on a shared machine they say more of its other users than of the file.
-
-If it is interrupted, what is complete is written all the same.
+On a machine with other users, --nice -19 (as root) lets the timed processes go before other programs; those must wait
+meanwhile.
 """
 
 import argparse
@@ -31,26 +27,60 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 
 import msgspec
 import numpy as np
 
 from edgeport import files, interleave, stats
+from edgeport.errors import EdgeportError
 from edgeport.export.verify import compare, run_artifact
 from edgeport.interleave import Block
 from edgeport.runner import local_runner
 from edgeport.stats import Estimate
 
 NETWORKS = ("shufflenet_v2", "shufflenet_v1:groups=3", "micronet:variant=M1", "mobilenet_v1", "mobilenet_v2")
-OWN, STOCK, U8S8 = "edgeport", "stock", "stock U8S8"
+OWN, OWN_INT8_IO, AGAIN, STOCK, U8S8 = "edgeport", "edgeport --int8-io", "the same again", "stock", "stock U8S8"
 STOCK_SCRIPT = Path(__file__).with_name("stock_export.py")
-STOCK_TOOLS = {"tflite": "litert-torch", "onnx": "torch.onnx", "onnx U8S8": "quantize-u8s8"}
-TOOLS = (
+# What each makes: the tool's name in that script, and its files.
+STOCK_TOOLS = {
+    "tflite": ("litert-torch", ("fp32.tflite", "int8.tflite")),
+    "onnx": ("torch.onnx", ("fp32.onnx", "fp32.onnx.data", "int8.onnx")),
+    "onnx U8S8": ("quantize-u8s8", ("u8s8.onnx",)),
+}
+DISTRIBUTIONS = (
     *("edgeport", "torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer"),
     *("onnx", "onnxscript", "onnxruntime"),
 )
 SAMPLING_SECONDS = 0.1
+BOTH = "tflite, onnx"
+SHOWN_CHARACTERS = 2000
+METHOD = """\
+Both sides export the same networks, with the same weights and, for int8, the same calibration samples: edgeport by
+`edgeport export`, the stock tools as their documentation shows (`scripts/stock_export.py`): litert-torch with channels
+last inputs and ai-edge-quantizer's `static_wi8_ai8`; `torch.onnx.export(dynamo=True)` and ONNX Runtime's
+`quantize_static` with its defaults after `quant_pre_process`; and, as "stock U8S8", with the uint8 activations that its
+documentation advises for x86.
+
+**Latency.** The files of a row are loaded by processes that live at the same time, pinned to the same core or cores,
+and are timed by turns in bursts of three runs, after one that is not counted, in random order and then mirrored
+(B C C B). Runs in which the system gave a core to another program are left out. Such a block of fresh processes gives
+one number, the median over bursts of the logarithm of the ratio. The ratio shown is the Hodges-Lehmann estimate over
+the blocks with its exact 95% interval by signed ranks: below 1, the first one is faster. "Spread" is the standard
+deviation of the blocks. Milliseconds are for orientation: on a shared machine they say more of its other users than of
+the files. ONNX Runtime's threads do not spin between runs here (`session.force_spinning_stop`): they would take the
+core from the other process.
+
+**int8.** The stock TFLite int8 file takes and gives int8, edgeport's floats unless asked for `--int8-io`: the row of
+that is the one of like with like.
+
+**Export.** Seconds by the clock and of processor time, from start to end of the command; edgeport's include running and
+verifying every file, which the stock tools do not do. "tflite, onnx" is all four files: edgeport's by one command, the
+stock tools one after the other. Memory is resident: of the largest process, and of all together.
+
+**Files.** Run on 20 photos that no tool was calibrated with, against the PyTorch network in fp32: how often the largest
+output is the same one, and the signal-to-noise ratio. Random weights say little of accuracy; the ratio compares the
+tools."""
 
 
 class Network(msgspec.Struct, frozen=True):
@@ -78,7 +108,7 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Export(msgspec.Struct, frozen=True):
-    """what: tflite or onnx (fp32 and int8 of it), or all: both."""
+    """what: tflite or onnx (fp32 and int8 of it), or both."""
 
     network: str
     maker: str
@@ -93,32 +123,32 @@ class File(msgspec.Struct, frozen=True):
     maker: str
     format: str
     precision: str
-    path: Path
+    path: str
     size_bytes: int
     top1_agreement: float
     sqnr_db: float | None
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """Files timed against each other; each ratio is of the first one's time over another's."""
+    """Files timed against each other. comparisons: of whose time over whose."""
 
     network: str
     what: str
     num_threads: int
     cores: tuple[int, ...]
-    labels: tuple[str, ...]
+    nice: int
+    comparisons: tuple[tuple[str, str], ...]
     blocks: tuple[Block, ...]
 
-    def ratio(self, other: str) -> Estimate:
-        first = self.labels[0]
-        return stats.ratio([stats.log_ratio(b.bursts[first], b.bursts[other]) for b in self.blocks])
+    def log_ratios(self, label: str, other: str) -> list[float]:
+        return [block.log_ratio(label, other) for block in self.blocks]
 
     def milliseconds(self, label: str) -> float:
-        return median(ns for b in self.blocks for burst in b.bursts[label] for ns in burst) / 1e6
+        return median(ns for block in self.blocks for ns in block.samples_ns(label)) / 1e6
 
 
 class Report(msgspec.Struct):
-    """All of a run, raw. It fills while the run goes on."""
+    """All of a run, raw. It fills while the run goes on. failures: what a tool could not do."""
 
     command: str
     date: str
@@ -127,36 +157,52 @@ class Report(msgspec.Struct):
     exports: list[Export] = []
     files: list[File] = []
     cells: list[Cell] = []
+    failures: list[str] = []
+
+
+class ToolError(Exception):
+    """A tool could not do its work; the text has its last words."""
 
 
 def main() -> int:
     args = parsed()
-    folder = args.folder or files.cache_folder("bench")
+    if args.from_:
+        deliver(msgspec.json.decode(args.from_.read_bytes(), type=Report), args)
+        return 0
+    folder = files.writable_folder(args.folder or files.cache_folder("bench"))
     report = Report(shlex.join(["scripts/bench_export.py", *sys.argv[1:]]), today(), machine(), versions())
     try:
         for network in args.networks:
-            bench(network, folder / network.key, args, report)
+            for _ in bench(network, folder / network.key, args, report):
+                (folder / "report.json").write_text(as_json(report))
     except KeyboardInterrupt:
         say("interrupted; what is complete follows")
         return 130
     finally:
-        text = FORMATS[args.format](report)
-        if args.output:
-            files.write_text(args.output, text)
-        else:
-            print(text)
-    return 0
+        deliver(report, args)
+    return 1 if report.failures else 0
+
+
+def deliver(report: Report, args: argparse.Namespace) -> None:
+    text = FORMATS[args.format](report)
+    if args.output:
+        files.write_text(args.output, text)
+    else:
+        print(text)
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"default: {' '.join(NETWORKS)}")
     parser.add_argument("--threads", type=int, action="append", help="of the runtimes; repeatable; default: 1 and 2")
-    parser.add_argument("--blocks", type=int, default=12, help="fresh sets of processes; 6 are the fewest for 95%%")
+    parser.add_argument("--blocks", type=int, default=12, help="fresh sets of processes; 95%% takes at least 6")
     parser.add_argument("--seconds", type=float, default=1.5, help="of timing a block")
-    parser.add_argument("--format", choices=sorted(FORMATS), default=None)
+    parser.add_argument("--nice", type=int, default=0, help="priority of the timed processes: -20 is the highest")
+    parser.add_argument("--noise", action="store_true", help="time edgeport's files against themselves, too")
+    parser.add_argument("--format", choices=sorted(FORMATS), help="default: table, or markdown for a .md file")
     parser.add_argument("--folder", type=Path, help="keep the exports here; default: in edgeport's cache")
     parser.add_argument("--fresh", action="store_true", help="make the stock exports again, too")
+    parser.add_argument("--from", type=Path, dest="from_", metavar="REPORT", help="show a report.json; measure nothing")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     args.networks = [parsed_network(text) for text in args.networks or NETWORKS]
@@ -174,34 +220,51 @@ def parsed_network(text: str) -> Network:
     return Network(text, model, tuple(options))
 
 
-def bench(network: Network, folder: Path, args: argparse.Namespace, report: Report) -> None:
-    """Exports with everything, judges every file, times every cell; each goes into the report as it is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for export in (*stock_exports(network, folder, args.fresh), *own_exports(network, folder)):
-        report.exports.append(export)
-    made = {(f.maker, f.format, f.precision): f for f in judged(network, folder)}
-    report.files.extend(made.values())
+def bench(network: Network, folder: Path, args: argparse.Namespace, report: Report) -> Iterator[None]:
+    """Exports with everything, judges every file, times every cell. Yields after each that the report now has."""
+    for make in (*stock_exports(network, folder / "stock", args.fresh), *own_exports(network, folder)):
+        try:
+            report.exports.append(make())
+        except ToolError as e:
+            report.failures.append(f"{network.text}: {e}")
+        yield
+    made = {}
+    for file in judged(network, folder, report.failures):
+        made[file.maker, file.format, file.precision] = file
+        report.files.append(file)
+        yield
     for threads in args.threads:
-        for what, paths in cells({key: file.path for key, file in made.items()}).items():
+        for what, paths in cells(made, args.noise).items():
             say(f"{network.text}: timing {what}, {threads} thread{'s' * (threads > 1)}")
             report.cells.append(timed(network, what, paths, threads, args))
+            yield
 
 
 # Exports
 
 
-def stock_exports(network: Network, folder: Path, fresh: bool) -> Iterator[Export]:
-    """Each tool's, in a process of its own; taken from the folder if it was made by the same script and versions."""
-    for what, tool in STOCK_TOOLS.items():
-        note = folder / "stock" / f"{tool}.json"
-        identity = {**versions(), "script": files.sha256(STOCK_SCRIPT)}
-        identity.pop("edgeport")
-        cost = None if fresh else noted(note, identity)
-        if cost is None:
-            say(f"{network.text}: {tool}")
-            cost = watched([sys.executable, STOCK_SCRIPT, tool, network.model, note.parent, *network.options])
-            note.write_bytes(msgspec.json.encode({"identity": identity, "cost": cost}))
-        yield Export(network.text, STOCK, what, cost)
+def stock_exports(network: Network, folder: Path, fresh: bool) -> Iterator[Callable[[], Export]]:
+    """Each tool's, in a process of its own."""
+    for what in STOCK_TOOLS:
+        yield functools.partial(stock_export, network, folder, what, fresh)
+
+
+def stock_export(network: Network, folder: Path, what: str, fresh: bool) -> Export:
+    """What the folder holds already, if the same script made it with the same versions."""
+    tool, names = STOCK_TOOLS[what]
+    note = folder / f"{tool}.json"
+    identity = {**versions(), "edgeport": "", "script": files.sha256(STOCK_SCRIPT)}
+    cost = None if fresh else noted(note, identity)
+    if cost is None:
+        for name in (note.name, *names):
+            (folder / name).unlink(missing_ok=True)
+        cost = watched(tool, stock_command(tool, network, folder), network)
+        note.write_bytes(msgspec.json.encode({"identity": identity, "cost": cost}))
+    return Export(network.text, STOCK, what, cost)
+
+
+def stock_command(tool: str, network: Network, folder: Path) -> list[str | Path]:
+    return [sys.executable, STOCK_SCRIPT, tool, network.model, folder, *network.options]
 
 
 def noted(note: Path, identity: Mapping[str, str]) -> Cost | None:
@@ -211,101 +274,141 @@ def noted(note: Path, identity: Mapping[str, str]) -> Cost | None:
     return msgspec.convert(found["cost"], Cost) if found["identity"] == identity else None
 
 
-def own_exports(network: Network, folder: Path) -> Iterator[Export]:
-    """All files at once, which are those that are measured, and each format by itself, for what that costs."""
-    command = [sys.executable, "-m", "edgeport.cli", "export", network.model, *network.options, "--quiet"]
-    with tempfile.TemporaryDirectory() as other:
-        places = {"all": folder / "edgeport", "tflite": Path(other), "onnx": Path(other)}
-        for what, place in places.items():
-            say(f"{network.text}: edgeport, {what}")
-            formats = [] if what == "all" else [f"--formats={what}"]
-            yield Export(network.text, OWN, what, watched([*command, "-o", place, *formats]))
+def own_exports(network: Network, folder: Path) -> Iterator[Callable[[], Export]]:
+    """All files at once; and int8 with integer edges, as the stock file of TFLite has them."""
+    yield functools.partial(own_export, network, BOTH, folder / "edgeport", ())
+    options = ("--formats=tflite", "--precisions=int8", "--int8-io")
+    yield functools.partial(own_export, network, "tflite int8 --int8-io", folder / "edgeport-int8-io", options)
 
 
-def watched(command: Sequence[str | Path]) -> Cost:
-    """Runs the command. Raises SystemExit with what it wrote if it fails."""
+def own_export(network: Network, what: str, folder: Path, options: Sequence[str]) -> Export:
+    for old in folder.glob(f"{network.model}.*"):
+        old.unlink()
+    command = [sys.executable, "-m", "edgeport.cli", "export", network.model, *network.options, *options]
+    return Export(network.text, OWN, what, watched(f"edgeport, {what}", [*command, "--quiet", "-o", folder], network))
+
+
+def watched(what: str, command: Sequence[str | Path], network: Network) -> Cost:
+    """Runs the command. Raises ToolError with what it wrote if it fails."""
+    say(f"{network.text}: {what}")
     with tempfile.TemporaryFile("w+") as log:
         start = time.perf_counter()
-        process = subprocess.Popen([*map(str, command)], stdout=log, stderr=log)
-        largest = [0]
-        done = threading.Event()
-        sampler = threading.Thread(target=sample_memory, args=(process.pid, largest, done))
-        sampler.start()
-        try:
-            # of the process and all that it has waited for: ru_maxrss is the largest one's
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        finally:
-            done.set()
-            sampler.join()
-            if process.returncode is None:
+        process = subprocess.Popen([*map(str, command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        with sampled_memory(process.pid) as largest:
+            try:
+                # of the process and all that it has waited for: ru_maxrss is that of the largest, which this process
+                # must stay smaller than, since a child starts as its copy
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+            except BaseException:
                 process.kill()
+                process.wait()
+                raise
         seconds = time.perf_counter() - start
         if process.returncode:
             log.seek(0)
-            raise SystemExit(f"{shlex.join(map(str, command))} failed:\n{log.read()[-4000:]}")
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, largest[0])
+            raise ToolError(f"{what} failed: {log.read()[-SHOWN_CHARACTERS:]}")
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, max(largest))
 
 
-def sample_memory(root: int, largest: list[int], done: threading.Event) -> None:
-    """Keeps the most that the process and its descendants held together."""
-    page = os.sysconf("SC_PAGESIZE")
-    while not done.wait(SAMPLING_SECONDS):
-        parents, resident = {}, {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                except OSError:
-                    continue  # it has just ended
-                parents[int(entry.name)], resident[int(entry.name)] = int(fields[1]), int(fields[21]) * page
-        family = {root}
-        while more := {pid for pid, parent in parents.items() if parent in family} - family:
-            family |= more
-        largest[0] = max(largest[0], sum(resident.get(pid, 0) for pid in family))
+class sampled_memory:  # noqa: N801
+    """While the block runs: the resident bytes of a process and its descendants together, sample by sample."""
+
+    def __init__(self, root: int) -> None:
+        self.root, self.samples, self.done = root, [0], threading.Event()
+        self.thread = threading.Thread(target=self.sample)
+
+    def __enter__(self) -> list[int]:
+        self.thread.start()
+        return self.samples
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def sample(self) -> None:
+        while not self.done.wait(SAMPLING_SECONDS):
+            self.samples.append(family_bytes(self.root))
 
 
-def judged(network: Network, folder: Path) -> Iterator[File]:
-    """Every file, run on photos and compared with PyTorch by the code that verifies edgeport's exports."""
-    stock, own = folder / "stock", folder / "edgeport"
-    if not (stock / "photos.npz").is_file():
-        watched([sys.executable, STOCK_SCRIPT, "photos", network.model, stock, *network.options])
-    with np.load(stock / "photos.npz") as photos:
-        inputs, outputs = photos["inputs"], photos["outputs"]
+def family_bytes(root: int) -> int:
+    """Resident memory of a process and its descendants (proc(5): stat)."""
+    parents, resident = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has just ended
+            parents[int(entry.name)], resident[int(entry.name)] = int(fields[1]), int(fields[21])
+    family = {root}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(resident.get(pid, 0) for pid in family) * os.sysconf("SC_PAGESIZE")
+
+
+def judged(network: Network, folder: Path, failures: list[str]) -> Iterator[File]:
+    """Every file there is, run on photos and compared with PyTorch by the code that verifies edgeport's exports."""
+    photos = folder / "stock" / "photos.npz"
+    if not photos.is_file():
+        watched("photos", stock_command("photos", network, photos.parent), network)
+    with np.load(photos) as arrays:
+        inputs, outputs = arrays["inputs"], arrays["outputs"]
+    for (maker, format, precision), path in possible_files(network, folder).items():
+        if not path.is_file():
+            continue
+        try:
+            result = compare([outputs], run_artifact(local_runner(), path, [inputs]))
+        except EdgeportError as e:
+            failures.append(f"{network.text}: {maker}, {path.name}: {e}")
+            continue
+        data = path.with_name(f"{path.name}.data")
+        size = path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
+        yield File(network.text, maker, format, precision, str(path), size, result.top1_agreement, result.sqnr_db)
+
+
+def possible_files(network: Network, folder: Path) -> dict[tuple[str, str, str], Path]:
+    """{(maker, format, precision): path}."""
+    found = {}
     for format in ("tflite", "onnx"):
         for precision in ("fp32", "int8"):
-            found = {OWN: own / f"{network.model}.{precision}.{format}", STOCK: stock / f"{precision}.{format}"}
-            if (format, precision) == ("onnx", "int8"):
-                found[U8S8] = stock / "u8s8.onnx"
-            for maker, path in found.items():
-                result = compare([outputs], run_artifact(local_runner(), path, [inputs]))
-                data = path.with_name(f"{path.name}.data")
-                size = path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
-                figures = result.top1_agreement, result.sqnr_db
-                yield File(network.text, maker, format, precision, path, size, *figures)
+            found[OWN, format, precision] = folder / "edgeport" / f"{network.model}.{precision}.{format}"
+            found[STOCK, format, precision] = folder / "stock" / f"{precision}.{format}"
+    found[OWN_INT8_IO, "tflite", "int8"] = folder / "edgeport-int8-io" / f"{network.model}.int8.tflite"
+    found[U8S8, "onnx", "int8"] = folder / "stock" / "u8s8.onnx"
+    return found
 
 
 # Timing
 
 
-def cells(paths: Mapping[tuple[str, str, str], Path]) -> dict[str, dict[str, Path]]:
+def cells(made: Mapping[tuple[str, str, str], File], noise: bool) -> dict[str, dict[str, Path]]:
     """What is timed against each other: {what: {label: file}}."""
     found: dict[str, dict[str, Path]] = {}
-    for (maker, format, precision), path in paths.items():
-        found.setdefault(f"{format} {precision}", {})[maker] = path
+    for (maker, format, precision), file in made.items():
+        arms = found.setdefault(f"{format} {precision}", {})
+        arms[maker] = Path(file.path)
+        if noise and maker == OWN:
+            arms[AGAIN] = Path(file.path)
     for format in ("tflite", "onnx"):
-        pair = {f"int8 of {OWN}": paths[OWN, format, "int8"], f"fp32 of {OWN}": paths[OWN, format, "fp32"]}
-        found[f"{format}: int8 to fp32"] = pair
-    return found
+        own = [made.get((OWN, format, precision)) for precision in ("int8", "fp32")]
+        found[f"{format} of edgeport"] = {file.precision: Path(file.path) for file in own if file}
+    return {what: arms for what, arms in found.items() if len(arms) > 1}
+
+
+def comparisons(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Whose time is told over whose."""
+    pairs = [("int8", "fp32"), (OWN, STOCK), (OWN_INT8_IO, STOCK), (OWN, U8S8), (U8S8, STOCK), (AGAIN, OWN)]
+    return tuple((a, b) for a, b in pairs if a in labels and b in labels)
 
 
 def timed(network: Network, what: str, paths: Mapping[str, Path], threads: int, args: argparse.Namespace) -> Cell:
     cores = tuple(sorted(os.sched_getaffinity(0))[-threads:])
-    settings = interleave.Settings(num_threads=threads, cores=cores, seconds=args.seconds)
+    settings = interleave.Settings(num_threads=threads, cores=cores, seconds=args.seconds, nice=args.nice)
     blocks = tuple(interleave.run_block(local_runner(), paths, settings, seed) for seed in range(args.blocks))
-    cell = Cell(network.text, what, threads, cores, tuple(paths), blocks)
-    for other in cell.labels[1:]:
-        say(f"  {cell.labels[0]} / {other}: {shown(cell.ratio(other))}")
+    cell = Cell(network.text, what, threads, cores, args.nice, comparisons(list(paths)), blocks)
+    for pair in cell.comparisons:
+        say(f"  {' / '.join(pair)}: {shown(stats.ratio(cell.log_ratios(*pair)))}")
     return cell
 
 
@@ -322,24 +425,36 @@ def tables(report: Report) -> Iterator[tuple[str, Rows]]:
 
 
 def latency_rows(report: Report) -> Rows:
-    rows = [["network", "files", "threads", "time of", "over that of", "ratio [95% interval]", "ms", "ms of the other"]]
+    heads = ["network", "files", "threads", "time of", "ratio [95%]", "spread", "blocks", "ms", "preempted"]
+    rows = [heads]
     for cell in report.cells:
-        first = cell.labels[0]
-        for other in cell.labels[1:]:
-            times = [f"{cell.milliseconds(label):.2f}" for label in (first, other)]
-            rows.append(
-                [cell.network, cell.what, str(cell.num_threads), first, other, shown(cell.ratio(other)), *times]
-            )
+        preempted = median(block.preempted() for block in cell.blocks)
+        for pair in cell.comparisons:
+            logs = cell.log_ratios(*pair)
+            spread = f"{stdev(logs):.1%}" if len(logs) > 1 else ""
+            ms = " / ".join(f"{cell.milliseconds(label):.2f}" for label in pair)
+            what = [cell.network, cell.what, str(cell.num_threads), " / ".join(pair)]
+            rows.append([*what, shown(stats.ratio(logs)), spread, str(len(logs)), ms, f"{preempted:.0%}"])
     return rows
 
 
 def export_rows(report: Report) -> Rows:
     rows = [["network", "tool", "what", "seconds", "CPU seconds", "peak MB, largest process", "MB, all processes"]]
-    for e in report.exports:
+    for e in (*report.exports, *one_after_the_other(report.exports)):
         cost = e.cost
         memory = [f"{b / 1e6:.0f}" for b in (cost.peak_bytes, cost.together_bytes)]
         rows.append([e.network, e.maker, e.what, f"{cost.seconds:.1f}", f"{cost.cpu_seconds:.1f}", *memory])
     return rows
+
+
+def one_after_the_other(exports: Sequence[Export]) -> Iterator[Export]:
+    """What the stock tools take for the files that edgeport makes in one go."""
+    for network in dict.fromkeys(e.network for e in exports):
+        costs = [e.cost for e in exports if e.network == network and e.maker == STOCK and e.what in BOTH.split(", ")]
+        if len(costs) == 2:
+            sums = sum(c.seconds for c in costs), sum(c.cpu_seconds for c in costs)
+            peaks = max(c.peak_bytes for c in costs), max(c.together_bytes for c in costs)
+            yield Export(network, STOCK, BOTH, Cost(*sums, *peaks))
 
 
 def file_rows(report: Report) -> Rows:
@@ -356,12 +471,12 @@ def shown(ratio: Estimate) -> str:
 
 
 def as_table(report: Report) -> str:
-    blocks = []
+    parts = []
     for title, rows in tables(report):
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        blocks.append("\n".join([title, *lines]))
-    return "\n\n".join(blocks)
+        parts.append("\n".join([title, *lines]))
+    return "\n\n".join([*parts, *report.failures])
 
 
 def as_markdown(report: Report) -> str:
@@ -369,7 +484,9 @@ def as_markdown(report: Report) -> str:
     for title, (heads, *rows) in tables(report):
         lines = [f"| {' | '.join(cells)} |" for cells in (heads, ["-"] * len(heads), *rows)]
         parts.append("\n".join([f"## {title}", "", *lines]))
-    return "\n\n".join(parts) + "\n"
+    if report.failures:
+        parts.append("\n\n".join(["## What failed", *(f"```\n{text}\n```" for text in report.failures)]))
+    return "\n\n".join([*parts, f"## Method\n\n{METHOD}"]) + "\n"
 
 
 def circumstances(report: Report) -> str:
@@ -379,7 +496,7 @@ def circumstances(report: Report) -> str:
 
 
 def as_json(report: Report) -> str:
-    return msgspec.json.format(msgspec.json.encode(report)).decode()
+    return msgspec.json.encode(report).decode()
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {"table": as_table, "markdown": as_markdown, "json": as_json}
@@ -391,7 +508,10 @@ def today() -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in TOOLS}
+    found = {name: importlib.metadata.version(name) for name in DISTRIBUTIONS}
+    command = ["git", "-C", str(STOCK_SCRIPT.parent), "describe", "--always", "--dirty=, with changes"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {**found, "edgeport": f"{found['edgeport']} ({commit})" if commit else found["edgeport"]}
 
 
 def machine() -> dict[str, str]:
@@ -403,6 +523,7 @@ def machine() -> dict[str, str]:
         "vector instructions": ", ".join(vector) or "not told",
         "memory": f"{facts['memory_bytes'] / 2**30:.0f} GiB",
         "system": f"{facts['system']} {facts['kernel']}, Python {facts['python']}",
+        "load": "the share of preempted runs tells what else the machine was doing",
     }
 
 

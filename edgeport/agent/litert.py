@@ -130,7 +130,7 @@ class Session:
             self._call("LiteRtStartProfiler", [P], self._profiler)
             self.run()
             self._call("LiteRtStopProfiler", [P], self._profiler)
-            between, last_end = 0, None
+            between, last_end = 0, 0
             for position, event in enumerate(self._events()):
                 name = event.tag.decode(errors="replace")
                 source = _source(event.type, name)
@@ -139,8 +139,9 @@ class Session:
                 blank = {"name": name, "source": source, "index": event.meta1, "us": []}
                 rows.setdefault((position, name, source, event.meta1), blank)["us"].append(event.elapsed_us)
                 if source != "invoke":
-                    between += max(0, event.start_us - last_end) if last_end else 0
-                    last_end = event.start_us + event.elapsed_us
+                    # A delegate's events have no start (0): what passes beside them is not known, and not counted.
+                    between += max(0, event.start_us - last_end) if event.start_us and last_end else 0
+                    last_end = event.start_us + event.elapsed_us if event.start_us else 0
             blank = {"name": "between operators", "source": "between", "index": -1, "us": []}
             rows.setdefault("between", blank)["us"].append(between)
         return list(rows.values())

@@ -4,10 +4,11 @@ import argparse
 import contextlib
 import gc
 import os
+import resource
 import shutil
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from . import PROTOCOL, litert, ort, telemetry
 from .messages import AgentError, emit
@@ -15,6 +16,7 @@ from .tensors import filler
 
 RUNTIMES: Dict[str, Any] = {"litert": litert.Session, "onnxruntime": ort.Session}
 PROGRESS_NS = 1_000_000_000
+AUTOGROUP = "/proc/self/autogroup"
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -24,6 +26,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         if args.command != "facts":
             _pin(args.cores)
+            _take_priority(args.nice)
             args.function(args)
     except AgentError as e:
         emit("error", kind=e.kind, text=str(e))
@@ -92,7 +95,8 @@ def serve(args: argparse.Namespace) -> None:
         command, _, number = line.partition(" ")
         if command != "burst" or not number.strip().isdigit():
             raise AgentError("usage", f"{line.strip()!r} is no request; there is 'burst N'")
-        emit("burst", ns=_timed(session, int(number), "run"))
+        samples, preempted = _burst(session, int(number))
+        emit("burst", ns=samples, preempted=preempted)
 
 
 def _infer_samples(session: Any, samples: int, ins: List[Any], outs: List[Any]) -> None:
@@ -125,6 +129,7 @@ def _open(args: argparse.Namespace, profiling: bool, sleeps: bool = False) -> An
         inputs=[t.as_dict() for t in session.inputs],
         outputs=[t.as_dict() for t in session.outputs],
         cores=sorted(os.sched_getaffinity(0)),
+        nice=os.getpriority(os.PRIO_PROCESS, 0),
     )
     return session
 
@@ -144,6 +149,44 @@ def _timed(session: Any, runs: int, phase: str) -> List[int]:
             said = clock()
     gc.enable()
     return samples
+
+
+def _burst(session: Any, runs: int) -> Tuple[List[int], List[int]]:
+    """Nanoseconds of each run, and how often in it the system gave a core of ours to another program."""
+    samples, clock, run = [], time.perf_counter_ns, session.run
+    switches = [_involuntary_switches()]
+    gc.disable()
+    for _ in range(runs):
+        start = clock()
+        run()
+        samples.append(clock() - start)
+        switches.append(_involuntary_switches())
+    gc.enable()
+    return samples, [switches[i + 1] - switches[i] for i in range(runs)]
+
+
+def _involuntary_switches() -> int:
+    """Of all threads (getrusage(2))."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _take_priority(nice: int) -> None:
+    """Before other programs (nice below 0, which may need root) or after them.
+
+    Linux shares the processor out between sessions first (sched(7), "The autogroup feature"), so that a priority
+    counts for nothing outside its own session: we start one, and give the same priority to all of it.
+    """
+    if not nice:
+        return
+    try:
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        if os.path.exists(AUTOGROUP):
+            with open(AUTOGROUP, "w", encoding="ascii") as f:
+                f.write(str(nice))
+    except OSError as e:
+        raise AgentError("priority", f"the system does not allow --nice {nice}: {e.strerror}") from e
 
 
 def _pin(cores: Optional[str]) -> None:
@@ -173,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--model", required=True)
         sub.add_argument("--num-threads", type=int, default=1)
         sub.add_argument("--cores", help="pin to these cores: 2,3")
+        sub.add_argument("--nice", type=int, default=0, help="priority: -20 before all other programs, 19 after")
         sub.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,3,224,224")
         if function is infer:
             sub.add_argument("--samples", type=int, default=1)
