@@ -248,6 +248,7 @@ class _Counter:
         source, target = (_batched(shape, len(weight)) for shape in (_shape(node.args[0]), output))
         groups, taps = int(_argument(node, "groups", 1)), prod(kernel)
         area, input_area = (shape[0] * prod(shape[2:]) for shape in (target, source))
+        read = input_area if transposed else min(input_area, area * taps)  # 1x1 with stride 2 skips three of four
         prefix = "Conv DW" if groups > 1 and groups == source[1] else "Conv group" if groups > 1 else "Conv"
         count = transposed_convolution_madds if transposed else convolution_madds
         return Layer(
@@ -258,7 +259,7 @@ class _Counter:
             output=output,
             params=prod(weight),
             madds=count(source if transposed else target, weight[1:]),
-            mac=memory_access(area, source[1], target[1], taps, groups, input_area),
+            mac=memory_access(area, source[1], target[1], taps, groups, read),
             channels=(source[1], target[1]),
             area=area,
             taps=taps,

@@ -57,7 +57,7 @@ def memory_access(
     """Memory access cost of a convolution, in elements: the maps that it reads and writes, and its weights.
 
     ShuffleNetV2 (arXiv 1807.11164), equations 1 and 2, for 1x1: MAC = hw(c1 + c2) + c1 c2 / g. taps: kernel height
-    times width; input_area: where a stride makes it another than the output's.
+    times width; input_area: of the input that is read, where a stride makes it another than the output's.
     """
     read = area if input_area is None else input_area
     return read * inputs + area * outputs + taps * inputs * outputs // groups

@@ -59,6 +59,9 @@ class Alone(nn.Module):
     def forward(self, x):
         return self.conv(x.squeeze(0))
 
+def strided():
+    return nn.Conv2d(16, 16, 1, stride=2)
+
 @torch.library.custom_op("odd_inspect::relu", mutates_args=())
 def own_relu(x: torch.Tensor) -> torch.Tensor:
     return x.clamp(min=0)
@@ -208,6 +211,15 @@ def test_a_sample_without_a_batch_counts_as_one(own: Path) -> None:
     (layer,) = convolutions(document(f"{own}:Alone"))
     assert (layer["madds"], layer["input_channels"], layer["groups"]) == (14 * 14 * 8 * 16 * 9, 16, 1)
     assert layer["mac_bytes"] == 4 * (28 * 28 * 16 + 14 * 14 * 8 + 9 * 16 * 8)
+
+
+def test_a_pointwise_layer_with_a_stride_reads_what_it_needs(own: Path) -> None:
+    """Equal channels are no departure from G1 because of a stride."""
+    inspected = document(f"{own}:strided")
+    (layer,) = convolutions(inspected)
+    assert layer["mac_bytes"] == 4 * (14 * 14 * (16 + 16) + 16 * 16)
+    assert layer["mac_over_bound"] == pytest.approx(1)
+    assert inspected["findings"] == []
 
 
 def test_products_of_matrices_sum_over_the_inner_side(own: Path) -> None:
