@@ -6,7 +6,7 @@ What slows the machine for a while slows them all, and no artifact keeps a lucki
 import contextlib
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,6 @@ from edgeport.kit import RUNTIME_OF
 from edgeport.runner import Burst, Runner, Served
 
 LEAST_ROUNDS = 4
-LEAST_PAIRS = 2 * LEAST_ROUNDS  # of bursts
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -41,27 +40,19 @@ class Block(msgspec.Struct, frozen=True):
     bursts: dict[str, tuple[Burst, ...]]
 
     def log_ratio(self, label: str, other: str) -> float:
-        """Of one artifact's time to the other's: what a block tells. Runs that were preempted are left out, unless
-        hardly any were not.
+        """Of one artifact's time to the other's: what a block tells. Runs that were preempted count like the others:
+        the median leaves few of them a say, and without them blocks were found to agree no better.
         """
-        pairs = [(_undisturbed(a), _undisturbed(b)) for a, b in self._pairs(label, other)]
-        pairs = [(a, b) for a, b in pairs if a and b]
-        if len(pairs) < LEAST_PAIRS:
-            pairs = [(a.ns, b.ns) for a, b in self._pairs(label, other)]
-        return stats.log_ratio([a for a, _ in pairs], [b for _, b in pairs])
+        numerators, denominators = ([burst.ns for burst in self.bursts[name]] for name in (label, other))
+        return stats.log_ratio(numerators, denominators)
 
-    def samples_ns(self, label: str) -> Sequence[int]:
-        """Of the runs that were not preempted; of all if all were."""
-        bursts = self.bursts[label]
-        return [ns for b in bursts for ns in _undisturbed(b)] or [ns for b in bursts for ns in b.ns]
+    def samples_ns(self, label: str) -> list[int]:
+        return [ns for burst in self.bursts[label] for ns in burst.ns]
 
     def preempted(self) -> float:
-        """The share of runs in which the system gave a core to another program."""
+        """The share of runs in which the system gave a core to another program: what else the machine was doing."""
         counts = [count for bursts in self.bursts.values() for burst in bursts for count in burst.preempted]
         return sum(map(bool, counts)) / len(counts)
-
-    def _pairs(self, label: str, other: str) -> Iterator[tuple[Burst, Burst]]:
-        return zip(self.bursts[label], self.bursts[other], strict=True)
 
 
 def run_block(runner: Runner, artifacts: Mapping[str, Path], settings: Settings, seed: int) -> Block:
@@ -93,7 +84,3 @@ def _options(settings: Settings) -> list[str]:
 
 def _shuffled(labels: Mapping[str, Path], order: random.Random) -> list[str]:
     return order.sample(list(labels), len(labels))
-
-
-def _undisturbed(burst: Burst) -> tuple[int, ...]:
-    return tuple(ns for ns, preempted in zip(burst.ns, burst.preempted, strict=True) if not preempted)

@@ -64,12 +64,12 @@ documentation advises for x86.
 
 **Latency.** The files of a row are loaded by processes that live at the same time, pinned to the same core or cores,
 and are timed by turns in bursts of three runs, after one that is not counted, in random order and then mirrored
-(B C C B). Runs in which the system gave a core to another program are left out. Such a block of fresh processes gives
-one number, the median over bursts of the logarithm of the ratio. The ratio shown is the Hodges-Lehmann estimate over
-the blocks with its exact 95% interval by signed ranks: below 1, the first one is faster. "Spread" is the standard
-deviation of the blocks. Milliseconds are for orientation: on a shared machine they say more of its other users than of
-the files. ONNX Runtime's threads do not spin between runs here (`session.force_spinning_stop`): they would take the
-core from the other process.
+(B C C B). Such a block of fresh processes gives one number, the median over bursts of the logarithm of the ratio. The
+ratio shown is the Hodges-Lehmann estimate over the blocks with its exact 95% interval by signed ranks: below 1, the
+first one is faster. "Spread" is the standard deviation of the blocks, "preempted" the share of runs in which the system
+gave a core to some other program. Milliseconds are for orientation: on a shared machine they say more of its other
+users than of the files. With several threads, each has a core of its own, and ONNX Runtime's do not spin between runs
+(`session.force_spinning_stop`), since they would take the cores from the other process.
 
 **int8.** The stock TFLite int8 file takes and gives int8, edgeport's floats unless asked for `--int8-io`: the row of
 that is the one of like with like.
@@ -523,7 +523,6 @@ def machine() -> dict[str, str]:
         "vector instructions": ", ".join(vector) or "not told",
         "memory": f"{facts['memory_bytes'] / 2**30:.0f} GiB",
         "system": f"{facts['system']} {facts['kernel']}, Python {facts['python']}",
-        "load": "the share of preempted runs tells what else the machine was doing",
     }
 
 

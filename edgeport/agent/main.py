@@ -90,6 +90,8 @@ def serve(args: argparse.Namespace) -> None:
     """
     session = _open(args, profiling=False, sleeps=True)
     _timed(session, args.warmup_runs, "warm-up")
+    if args.num_threads == len(os.sched_getaffinity(0)):
+        _pin_threads()
     emit("serving", telemetry=telemetry.snapshot())
     for line in sys.stdin:
         command, _, number = line.partition(" ")
@@ -196,6 +198,19 @@ def _pin(cores: Optional[str]) -> None:
         got = os.sched_getaffinity(0)
         if got != wanted:
             raise AgentError("pin", f"asked for cores {sorted(wanted)}, the system allows {sorted(got)}")
+
+
+def _pin_threads() -> None:
+    """One core for each thread that computes: two that share a core, as they may for seconds, halve the speed.
+
+    Those that compute are the ones that have computed most so far; others, which a runtime keeps for other ends, stay
+    where they may.
+    """
+    cores, main_thread = sorted(os.sched_getaffinity(0)), os.getpid()
+    others = [int(name) for name in os.listdir("/proc/self/task") if int(name) != main_thread]
+    workers = sorted(others, key=telemetry.thread_ns, reverse=True)
+    for core, thread in zip(cores, [main_thread, *workers]):
+        os.sched_setaffinity(thread, {core})
 
 
 def _shapes(args: argparse.Namespace) -> Dict[str, List[int]]:

@@ -39,6 +39,11 @@ def snapshot() -> Dict[str, Any]:
     }
 
 
+def thread_ns(thread: int) -> int:
+    """Processor time of a thread of this process so far (proc(5): schedstat), 0 if the kernel does not tell."""
+    return int((_read(f"/proc/self/task/{thread}/schedstat") or "0").split()[0])
+
+
 def peak_bytes() -> Optional[int]:
     """The most memory this process has held at once (VmHWM)."""
     for line in (_read("/proc/self/status") or "").splitlines():
