@@ -162,6 +162,7 @@ class _Session:
             int8_io=request.int8_io,
             input_names=self.captured.input_names,
             output_names=self.captured.output_names,
+            optimize=request.optimize,
         )
         try:
             np.savez(self.work / "samples.npz", **dict(zip(job.input_names, self.samples.arrays, strict=True)))  # type: ignore[arg-type]

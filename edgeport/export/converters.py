@@ -1,5 +1,6 @@
 """The converters: each turns one captured network into files of one format, precision by precision."""
 
+import copy
 import subprocess
 import sys
 import traceback
@@ -10,6 +11,7 @@ from typing import Protocol
 import msgspec
 import torch
 
+from edgeport import graph
 from edgeport.errors import ExportError, causes
 from edgeport.export.job import Job
 
@@ -63,8 +65,8 @@ class Tflite:
 
     format = "tflite"
 
-    def __init__(self, program: torch.export.ExportedProgram, graph: torch.fx.GraphModule, log: Path) -> None:
-        self._program, self._graph, self._log = program, graph, log
+    def __init__(self, program: torch.export.ExportedProgram, gm: torch.fx.GraphModule, log: Path) -> None:
+        self._program, self._graph, self._log = program, gm, log
         self._workers: list[subprocess.Popen[str]] = []
 
     def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
@@ -86,7 +88,9 @@ class Tflite:
         from edgeport.export.lowering import Lowering, UnsupportedError
 
         try:
-            data = Lowering(self._graph).run(job.input_names, job.output_names)
+            gm = copy.deepcopy(self._graph)  # the passes for TFLite are not for others
+            graph.run_passes(gm, ("tflite",), None if job.optimize else ())
+            data = Lowering(gm).run(job.input_names, job.output_names)
         except UnsupportedError as e:
             self._note(f"converted by litert-torch, because edgeport's own lowering does not know {e}")
             return False

@@ -16,6 +16,7 @@ class Job(msgspec.Struct, frozen=True):
     int8_io: bool
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
+    optimize: bool = True
 
     @property
     def folder(self) -> Path:

@@ -18,7 +18,7 @@ def run(job: Job) -> None:
     program = torch.export.load(job.graph)
     captured = program.module(check_guards=False)
     gm = torch.fx.GraphModule(captured, captured.graph)  # without its checks of the shapes that are about to change
-    graph.run_passes(gm, ("tflite",))
+    graph.run_passes(gm, ("litert-torch",))
     example = tuple(_channels_last(t) for t in program.example_inputs[0])
     converted = converter.convert(gm, example)
     model = flatbuffer_utils.read_model_from_bytearray(converted.model_content())

@@ -658,10 +658,17 @@ def pad(lowering: Lowering, node: Node) -> Value:
     assert isinstance(amounts, (list, tuple))
     mode = argument(node, 2, "constant") if node.target == aten.pad.default else "constant"
     fill = argument(node, 3 if node.target == aten.pad.default else 2, 0.0) or 0.0
-    if mode != "constant" or any(int(a) < 0 for a in amounts):  # type: ignore[arg-type]
-        raise UnsupportedError(f"padding of mode {mode!r}, or a negative one")
+    if mode != "constant":
+        raise UnsupportedError(f"padding of mode {mode!r}")
     shape = shape_of(source)
     pads = [(0, 0)] * len(shape)
     for i in range(len(amounts) // 2):  # PyTorch lists the last axis first
         pads[len(shape) - 1 - i] = (int(amounts[2 * i]), int(amounts[2 * i + 1]))  # type: ignore[arg-type]
-    return pad_with(lowering, node, lowering.value(source), pads, shape, float(fill))
+    value = lowering.value(source)
+    if any(p < 0 for before_after in pads for p in before_after):  # cuts off
+        if any(p > 0 for before_after in pads for p in before_after):
+            raise UnsupportedError("padding at one side and cutting at another")
+        begin = lowering.sizes([-pads[axis][0] for axis in value.order])
+        sizes = lowering.sizes(layout.in_memory(shape_of(node), value.order))
+        return lowering.emit(node, "SLICE", [value.tensor, begin, sizes], shape_of(node), value.order, ("Slice", {}))
+    return pad_with(lowering, node, value, pads, shape, float(fill))

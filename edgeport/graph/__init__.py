@@ -1,7 +1,7 @@
 """Exact rewrites of a captured graph, one a file, each found by its file's name.
 
-A pass is a module with FORMATS (the formats that it serves), ORDER (passes run from low to high) and run(gm), which
-rewrites the graph in place and returns how many nodes it changed. Outputs stay equal within float error.
+A pass is a module with FORMATS (the formats, or the one converter, that it serves), ORDER (passes run from low to high)
+and run(gm), which rewrites the graph in place and returns how much it changed. Outputs stay equal within float error.
 """
 
 import importlib

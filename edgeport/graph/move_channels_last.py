@@ -3,7 +3,7 @@
 import torch
 from torch.fx import GraphModule, Node
 
-FORMATS = ("tflite",)
+FORMATS = ("litert-torch",)
 ORDER = 10
 
 TO_FIRST, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)

@@ -9,8 +9,7 @@ Exact: every product and every sum is still made, some sums in another order.
 """
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
-from enum import Enum
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -21,6 +20,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree
 
 from edgeport.graph._channels import CHANNELS, Wire, Wiring, runs, shape_of
+from edgeport.graph._roles import ELEMENTWISE, Role, groups_of, input_of, role_of
 from edgeport.graph._state import add_state, get_state
 
 FORMATS = ("onnx", "tflite")
@@ -28,16 +28,6 @@ ORDER = 30
 
 aten = torch.ops.aten
 
-CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding)
-GROUPS = 6  # position among their arguments
-ELEMENTWISE = (
-    *(aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.sigmoid.default, aten.tanh.default),
-    *(aten.hardswish.default, aten.hardsigmoid.default, aten.silu.default, aten.gelu.default, aten.elu.default),
-    *(aten.leaky_relu.default, aten.clamp.default, aten.abs.default, aten.neg.default, aten.exp.default),
-    *(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default),
-)
-POOLING = (aten.max_pool2d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default)
-IMAGE = 4  # dimensions
 # Operators that put pieces side by side or take them apart, and those that move nothing; all others shuffle.
 CUTTING = (
     *(aten.cat.default, aten.stack.default, aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default),
@@ -56,15 +46,6 @@ SHUFFLING = (
 # as part of a long piece. Measured in LiteRT, int8: transposes take 2.5 ns an element, slices and concats 0.15 ns and
 # about 2 ns a piece and pixel; an operator takes about 1 us beside what it does, in ONNX Runtime 3.
 SHUFFLED, PIECE, OPERATOR = 16, 12, 10_000
-
-
-class Role(Enum):
-    """What an operator does to the channels of its inputs."""
-
-    MIXES = "mixes"  # all of them, with weights that can be sorted
-    MIXES_GROUPS = "mixes groups"
-    EACH = "each"  # channel c of the output comes from channel c of the inputs
-    FIXED = "fixed"  # anything else
 
 
 class Read(msgspec.Struct, frozen=True, eq=False):
@@ -105,7 +86,7 @@ class _Router:
         self.gm, self.wiring = gm, wiring
         self.place = {node: i for i, node in enumerate(gm.graph.nodes)}
         self.nodes = [n for n in self.place if n not in wiring.movers and n.op != "get_attr"]
-        self.roles = {node: self._role(node) for node in self.nodes}
+        self.roles = {node: role_of(gm, node) for node in self.nodes}
         self.frozen: set[Node] = set()  # tensors of which somebody reads more than whole channels
         self.reads = {node: list(self._reads(node)) for node in self.nodes}
         self.order: dict[Node, list[int]] = {}
@@ -115,43 +96,6 @@ class _Router:
         self.routed = self._worth_routing()
 
     # Who reads what, and how freely
-
-    def _role(self, node: Node) -> Role:
-        if node.op != "call_function" or len(shape_of(node)) <= CHANNELS:
-            return Role.FIXED
-        if node.target in CONVOLUTIONS and self._has_sortable_weights(node):
-            if _groups(node) == 1:
-                return Role.MIXES
-            depthwise = _groups(node) == shape_of(node)[CHANNELS] == shape_of(_input(node))[CHANNELS]
-            return Role.EACH if depthwise else Role.MIXES_GROUPS
-        if node.target == aten.linear.default and self._has_sortable_weights(node):
-            return Role.MIXES
-        return Role.EACH if self._is_separate(node) else Role.FIXED
-
-    def _has_sortable_weights(self, node: Node) -> bool:
-        """Constant, and an input with a batch whose axis 1 is that of the weights' input channels."""
-        weight, *bias = node.args[1:3]
-        state = get_state(self.gm, weight)
-        constant = all(b is None or get_state(self.gm, b) is not None for b in bias)
-        return state is not None and constant and len(shape_of(node)) == state.dim()
-
-    def _is_separate(self, node: Node) -> bool:
-        if node.target == aten.batch_norm.default:
-            return not node.args[5] and all(a is None or get_state(self.gm, a) is not None for a in node.args[1:5])
-        if node.target in POOLING:
-            return len(shape_of(node)) == IMAGE
-        if node.target == aten.mean.dim:
-            rank = len(shape_of(_input(node)))
-            return not {0, CHANNELS} & {int(a) % rank for a in node.args[1]}  # type: ignore[union-attr, arg-type]
-        return node.target in ELEMENTWISE and all(self._is_operand(node, a) for a in node.args)
-
-    def _is_operand(self, node: Node, operand: Any) -> bool:
-        """Scalars, constants, and tensors whose axes are the result's."""
-        if not isinstance(operand, Node):
-            return True
-        if operand.op == "get_attr":
-            return get_state(self.gm, operand) is not None
-        return len(shape_of(operand)) == len(shape_of(node))
 
     def _reads(self, node: Node) -> Iterator[Read]:
         for value in node.all_input_nodes:
@@ -201,7 +145,7 @@ class _Router:
             return i
         if role is Role.EACH:
             return ranks[read.reader][i]
-        return i // (len(read.wires) // _groups(read.reader)) if role is Role.MIXES_GROUPS else 0
+        return i // (len(read.wires) // groups_of(read.reader)) if role is Role.MIXES_GROUPS else 0
 
     def _blocks(self) -> dict[Node, list[int]]:
         """Of each tensor's channels: the block that they cannot leave.
@@ -218,7 +162,7 @@ class _Router:
             if role is Role.FIXED or node in self.frozen:
                 blocks[node] = list(channels)
             elif role is Role.MIXES_GROUPS:
-                blocks[node] = [c // (len(channels) // _groups(node)) for c in channels]
+                blocks[node] = [c // (len(channels) // groups_of(node)) for c in channels]
             else:
                 reads = self.reads[node] if role is Role.EACH else []
                 inherited = [blocks[r.wires[0][0]] for r in reads if r.sorts and _is_whole(r.wires)]
@@ -232,7 +176,7 @@ class _Router:
             return list(range(n))
         if role is Role.EACH:
             return self.order[read.reader]
-        size = n // (_groups(read.reader) if role is Role.MIXES_GROUPS else 1)
+        size = n // (groups_of(read.reader) if role is Role.MIXES_GROUPS else 1)
         where = [(i // size, self.place[s], self.position[s, c]) for i, (s, c) in enumerate(read.wires)]
         return sorted(range(n), key=where.__getitem__)
 
@@ -275,8 +219,7 @@ class _Router:
                     joined[key] = self._join(read, cut)
                 inputs[read.value] = joined[key]
             # all at once: what one is replaced by may itself be another
-            node.args = _pytree.tree_map_only(Node, lambda n, new=inputs: new.get(n, n), node.args)
-            node.kwargs = _pytree.tree_map_only(Node, lambda n, new=inputs: new.get(n, n), node.kwargs)
+            node.args, node.kwargs = _pytree.tree_map_only(Node, _looked_up(inputs), (node.args, node.kwargs))
             self._sort_weights(node, next((self._arranged(r) for r in reads if r.sorts), None))
 
     def _cut(self) -> dict[tuple[Node, int, int], Node]:
@@ -341,7 +284,7 @@ class _Router:
         weight = get_state(self.gm, node.args[1])
         assert weight is not None
         if arranged is not None:
-            groups, size = _groups(node), weight.shape[1]
+            groups, size = groups_of(node), weight.shape[1]
             columns = torch.tensor(arranged).reshape(groups, size) % size  # of each group's rows
             rows = columns.repeat_interleave(len(weight) // groups, dim=0)
             index = rows.reshape(*rows.shape, *[1] * (weight.dim() - 2)).expand_as(weight)
@@ -385,24 +328,13 @@ class _Partition:
             self._above[self.of(second)] = self.of(first)
 
 
-def _input(node: Node) -> Node:
-    source = node.args[0]
-    assert isinstance(source, Node)
-    return source
-
-
-def _groups(node: Node) -> int:
-    """Of a convolution; 1 for a linear layer."""
-    if node.target not in CONVOLUTIONS:
-        return 1
-    groups = node.args[GROUPS] if len(node.args) > GROUPS else node.kwargs.get("groups", 1)
-    assert isinstance(groups, int)
-    return groups
+def _looked_up(replacements: dict[Node, Node]) -> Callable[[Node], Node]:
+    return lambda node: replacements.get(node, node)
 
 
 def _channels_read(node: Node) -> int:
     """How many channels the inputs that may be sorted have."""
-    return shape_of(node)[CHANNELS] if node.target in ELEMENTWISE else shape_of(_input(node))[CHANNELS]
+    return shape_of(node)[CHANNELS] if node.target in ELEMENTWISE else shape_of(input_of(node))[CHANNELS]
 
 
 def _is_whole(wires: Sequence[Wire]) -> bool:

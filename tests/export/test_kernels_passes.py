@@ -1,0 +1,134 @@
+"""Passes that suit kernels: pad_channels and widen_pooling change no answer."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edgeport.graph import fold_batch_norm, pad_channels, widen_pooling
+
+from .networks import exported, few, relative_error, targets, with_statistics
+
+EXACT = 1e-5
+
+
+def rewritten(module: object, network: nn.Module, x: Tensor, changes: int) -> list[torch.fx.Node]:
+    """The operators after the pass: the answer stays, `changes` changed."""
+    gm = exported(with_statistics(network), x)
+    fold_batch_norm.run(gm)
+    assert module.run(gm) == changes  # type: ignore[attr-defined]
+    gm.graph.lint()
+    gm.recompile()
+    assert relative_error(gm(x), network(x)) < EXACT
+    shapes = [tuple(n.meta["val"].shape) for n in gm.graph.nodes if n.op == "call_function"]
+    made = torch.fx.Interpreter(gm)
+    made.run(x)
+    real = [tuple(made.env[n].shape) for n in gm.graph.nodes if n in made.env and n.op == "call_function"]
+    assert not real or real == shapes
+    return [n for n in gm.graph.nodes if n.op == "call_function"]
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, channels: int, act: nn.Module, residual: bool = False) -> None:
+        super().__init__()
+        self.expand = nn.Sequential(nn.Conv2d(5, channels, 1), nn.BatchNorm2d(channels), act)
+        self.depthwise = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=False)
+        self.pool = nn.MaxPool2d(3, 1, 1)
+        self.project = nn.Conv2d(channels, 4, 1)
+        self.also = nn.Linear(channels, 3)
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.expand(x)
+        z = self.pool(self.depthwise(y))
+        z = z + y if self.residual else z
+        return self.project(z) + self.also(z.mean((2, 3))).sum()  # type: ignore[no-any-return]
+
+
+@few
+@given(
+    channels=st.sampled_from([28, 58, 60, 116]),
+    act=st.sampled_from([nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.Sigmoid()]),
+    residual=st.booleans(),
+)
+def test_inner_channels_become_a_multiple_of_sixteen(channels: int, act: nn.Module, residual: bool) -> None:
+    nodes = rewritten(pad_channels, Bottleneck(channels, act, residual), torch.randn(2, 5, 6, 7), changes=1)
+    depthwise = next(n for n in nodes if n.target == torch.ops.aten.conv2d.default and n.args[-1] != 1)
+    assert depthwise.meta["val"].shape[1] == channels + -channels % 16
+
+
+@pytest.mark.parametrize(("channels", "padded"), [(58, 64), (116, 128), (60, 64), (24, 24), (48, 48), (20, 20)])
+def test_depthwise_convolutions_get_channels_of_zeros(channels: int, padded: int) -> None:
+    network = nn.Sequential(
+        *(nn.Conv2d(5, channels, 1), nn.BatchNorm2d(channels), nn.ReLU()),
+        *(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), nn.BatchNorm2d(channels), nn.Hardswish()),
+        *(nn.Conv2d(channels, 6, 1),),
+    )
+    nodes = rewritten(pad_channels, network, torch.randn(1, 5, 8, 8), changes=int(padded != channels))
+    depthwise = next(n for n in nodes if n.target == torch.ops.aten.conv2d.default and n.args[-1] == padded)
+    assert depthwise.meta["val"].shape[1] == padded
+
+
+class Shown(nn.Module):
+    """A depthwise convolution whose channels are the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand, self.depthwise = nn.Conv2d(5, 58, 1), nn.Conv2d(58, 58, 3, groups=58)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.depthwise(self.expand(x).relu())  # type: ignore[no-any-return]
+
+
+def test_channels_that_others_see_stay() -> None:
+    rewritten(pad_channels, Shown(), torch.randn(1, 5, 8, 8), changes=0)
+
+
+def stem(size: int = 3, stride: int = 2, padding: int = 1, kernel: int = 3, act: bool = True) -> nn.Sequential:
+    relu = [nn.ReLU()] if act else []
+    return nn.Sequential(nn.Conv2d(3, 8, size, stride, padding), *relu, nn.MaxPool2d(kernel, 2, kernel // 2))
+
+
+@few
+@given(
+    size=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 2),
+    padding=st.integers(0, 2),
+    kernel=st.sampled_from([3, 5]),
+    act=st.booleans(),
+    height=st.integers(12, 40),
+    width=st.integers(12, 40),
+)
+def test_pools_are_widened_exactly(
+    size: int, stride: int, padding: int, kernel: int, act: bool, height: int, width: int
+) -> None:
+    network, x = stem(size, stride, padding, kernel, act).eval(), torch.randn(2, 3, height, width)
+    gm = exported(network, x)
+    widen_pooling.run(gm)
+    gm.graph.lint()
+    gm.recompile()
+    assert relative_error(gm(x), network(x)) < EXACT
+
+
+def test_the_stem_of_shufflenet_needs_no_padded_copy() -> None:
+    nodes = rewritten(widen_pooling, stem(), torch.randn(1, 3, 64, 64), changes=1)
+    assert str(nodes[0].target) == "aten.constant_pad_nd.default"
+    assert nodes[1].meta["val"].shape[2:] == (33, 33)  # one more than without
+    assert nodes[-1].meta["val"].shape[2:] == (16, 16)
+
+
+def test_a_pool_whose_input_others_read_is_left_alone() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(3, 4, 3, 2, 1), nn.MaxPool2d(3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.pool(y).sum() + y.mean()  # type: ignore[no-any-return]
+
+    gm = exported(Both(), torch.randn(1, 3, 16, 16))
+    before = targets(gm)
+    assert widen_pooling.run(gm) == 0
+    assert targets(gm) == before
