@@ -1,4 +1,9 @@
-"""Latency figures and verdicts on samples made by hand."""
+"""Latency figures, verdicts and estimates on samples made by hand."""
+
+import bisect
+import math
+import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -108,3 +113,88 @@ def test_a_profiled_run_is_counted_without_what_passes_between_operators() -> No
 
 def test_the_profilers_overhead_is_against_plain_runs_of_its_own_process() -> None:
     assert stats.overhead(profile(invoke_us=(1250, 1250, 9000))) == pytest.approx(0.25)
+
+
+# Estimates
+
+values = st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=6, max_size=12)
+
+
+def walsh(values: Sequence[float]) -> list[float]:
+    return sorted((a + b) / 2 for i, a in enumerate(values) for b in values[i:])
+
+
+@pytest.mark.parametrize(("n", "outside"), [(6, 0), (7, 2), (8, 3), (9, 5), (10, 8), (12, 13), (15, 25), (20, 52)])
+def test_the_interval_leaves_out_as_many_means_as_the_table_of_the_signed_rank_test_has(n: int, outside: int) -> None:
+    """Critical values of W, two-sided 0.05: Wilcoxon, Wilcox, Some Rapid Approximate Statistical Procedures, 1964."""
+    given = [1.7**i for i in range(n)]
+    estimate = stats.hodges_lehmann(given)
+    assert estimate.low == walsh(given)[outside]
+    assert estimate.high == walsh(given)[-1 - outside]
+
+
+@pytest.mark.parametrize("n", range(1, 6))
+def test_five_values_are_too_few_for_a_bounded_interval(n: int) -> None:
+    estimate = stats.hodges_lehmann([0.1] * n)
+    assert (estimate.low, estimate.value, estimate.high) == (-math.inf, 0.1, math.inf)
+    assert stats.ratio([0.0] * n) == stats.Estimate(0, 1, math.inf)
+
+
+def test_an_interval_of_less_confidence_needs_fewer_values() -> None:
+    assert stats.hodges_lehmann([1, 2, 3, 4], confidence=0.8) == stats.Estimate(1, 2.5, 4)
+
+
+@given(values, st.floats(0.9, 0.99))
+def test_the_interval_holds_what_the_exact_test_does_not_reject(given: list[float], confidence: float) -> None:
+    """By going through every way of giving signs, of which each is as likely if the location is right."""
+    estimate = stats.hodges_lehmann(given, confidence)
+    n, ranks = len(given), range(1, len(given) + 1)
+    sums = sorted(sum(r for r in ranks if signs >> (r - 1) & 1) for signs in range(2**n))
+    inside = estimate.value
+    for candidate, rejected in ((inside, False), (estimate.low - 1e-6, True), (estimate.high + 1e-6, True)):
+        above = sum(mean > candidate for mean in walsh(given))
+        ties = sum(mean == candidate for mean in walsh(given))
+        low = min(above + ties, len(walsh(given)) - above)
+        p = 2 * bisect.bisect_right(sums, low) / 2**n
+        assert (p <= 1 - confidence + 1e-12) == rejected or abs(candidate) == math.inf
+
+
+@given(values, st.floats(-3, 3), st.floats(0.1, 3))
+def test_estimates_move_with_the_values(given: list[float], shift: float, scale: float) -> None:
+    before = stats.hodges_lehmann(given)
+    after = stats.hodges_lehmann([shift + scale * v for v in given])
+    mirrored = stats.hodges_lehmann([-v for v in given])
+    moved = [shift + scale * x for x in (before.low, before.value, before.high)]
+    assert [after.low, after.value, after.high] == pytest.approx(moved, abs=1e-9)
+    assert [-mirrored.high, -mirrored.value, -mirrored.low] == pytest.approx([before.low, before.value, before.high])
+
+
+def test_ninety_five_of_a_hundred_intervals_hold_the_truth() -> None:
+    source, held = random.Random(0), 0
+    for _ in range(1000):
+        estimate = stats.hodges_lehmann([source.gauss(0.5, 1) for _ in range(10)])
+        held += estimate.low <= 0.5 <= estimate.high
+    assert 935 <= held <= 970
+
+
+def test_one_wild_value_moves_the_estimate_little() -> None:
+    calm = [0.01 * i for i in range(12)]
+    assert stats.hodges_lehmann([*calm[:-1], 1000.0]).value == pytest.approx(0.055, abs=0.01)
+
+
+def test_a_ratio_is_estimated_on_its_logarithms() -> None:
+    logs = [math.log(x) for x in (1.8, 2, 2, 2, 2, 2.2)]
+    estimate = stats.ratio(logs)
+    assert (estimate.low, estimate.value, estimate.high) == pytest.approx((1.8, 2, 2.2))
+
+
+def test_what_slows_both_of_two_neighbours_does_not_change_their_ratio() -> None:
+    slowing = [1, 1, 3, 10, 1]
+    numerators = [[2 * s, 2 * s, 2 * s] for s in slowing]
+    denominators = [[s, s, s] for s in slowing]
+    assert stats.log_ratio(numerators, denominators) == pytest.approx(math.log(2))
+
+
+def test_a_disturbed_run_and_a_disturbed_burst_have_no_say() -> None:
+    numerators = [[2, 2, 900], [2, 2, 2], [700, 700, 700]]
+    assert stats.log_ratio(numerators, [[1, 1, 1]] * 3) == pytest.approx(math.log(2))
