@@ -18,6 +18,7 @@ import argparse
 import datetime
 import functools
 import importlib.metadata
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -34,6 +35,7 @@ import numpy as np
 
 from edgeport import files, interleave, stats
 from edgeport.errors import EdgeportError
+from edgeport.export import calibrate
 from edgeport.export.verify import compare, run_artifact
 from edgeport.interleave import Block
 from edgeport.runner import local_runner
@@ -229,10 +231,13 @@ def bench(network: Network, folder: Path, args: argparse.Namespace, report: Repo
             report.failures.append(f"{network.text}: {e}")
         yield
     made = {}
-    for file in judged(network, folder, report.failures):
-        made[file.maker, file.format, file.precision] = file
-        report.files.append(file)
-        yield
+    try:
+        for file in judged(network, folder, report.failures):
+            made[file.maker, file.format, file.precision] = file
+            report.files.append(file)
+            yield
+    except ToolError as e:
+        report.failures.append(f"{network.text}: {e}")
     for threads in args.threads:
         for what, paths in cells(made, args.noise).items():
             say(f"{network.text}: timing {what}, {threads} thread{'s' * (threads > 1)}")
@@ -250,28 +255,37 @@ def stock_exports(network: Network, folder: Path, fresh: bool) -> Iterator[Calla
 
 
 def stock_export(network: Network, folder: Path, what: str, fresh: bool) -> Export:
-    """What the folder holds already, if the same script made it with the same versions."""
-    tool, names = STOCK_TOOLS[what]
-    note = folder / f"{tool}.json"
-    identity = {**versions(), "edgeport": "", "script": files.sha256(STOCK_SCRIPT)}
-    cost = None if fresh else noted(note, identity)
+    return Export(network.text, STOCK, what, kept(network, folder, *STOCK_TOOLS[what], fresh=fresh))
+
+
+def kept(network: Network, folder: Path, tool: str, names: Sequence[str], fresh: bool) -> Cost:
+    """What it cost a tool to make its files; made now unless the folder has them, made of the same by the same."""
+    note, made_of = folder / f"{tool}.json", identity(network)
+    cost = None if fresh else noted(note, made_of)
     if cost is None:
         for name in (note.name, *names):
             (folder / name).unlink(missing_ok=True)
-        cost = watched(tool, stock_command(tool, network, folder), network)
-        note.write_bytes(msgspec.json.encode({"identity": identity, "cost": cost}))
-    return Export(network.text, STOCK, what, cost)
+        command: list[str | Path] = [sys.executable, STOCK_SCRIPT, tool, network.model, folder, *network.options]
+        cost = watched(tool, command, network)
+        note.write_bytes(msgspec.json.encode({"made of": made_of, "cost": cost}))
+    return cost
 
 
-def stock_command(tool: str, network: Network, folder: Path) -> list[str | Path]:
-    return [sys.executable, STOCK_SCRIPT, tool, network.model, folder, *network.options]
-
-
-def noted(note: Path, identity: Mapping[str, str]) -> Cost | None:
+def noted(note: Path, made_of: Mapping[str, str]) -> Cost | None:
     if not note.is_file():
         return None
     found = msgspec.json.decode(note.read_bytes())
-    return msgspec.convert(found["cost"], Cost) if found["identity"] == identity else None
+    return msgspec.convert(found["cost"], Cost) if found["made of"] == made_of else None
+
+
+def identity(network: Network) -> dict[str, str]:
+    """All that the bytes of a stock export depend on: versions, and hashes of the files that are read."""
+    place = network.model.rpartition(":")[0] or f"edgeport.models.{network.model}"
+    spec = None if place.endswith(".py") else importlib.util.find_spec(place)
+    source = spec.origin if spec and spec.origin else place
+    weights = [o.removeprefix("--weights=") for o in network.options if o.startswith("--weights=")]
+    read = [STOCK_SCRIPT, *map(Path, (calibrate.__file__, source, *weights))]
+    return {**versions(), "edgeport": "", **{path.name: files.sha256(path) for path in read if path.is_file()}}
 
 
 def own_exports(network: Network, folder: Path) -> Iterator[Callable[[], Export]]:
@@ -349,10 +363,8 @@ def family_bytes(root: int) -> int:
 
 def judged(network: Network, folder: Path, failures: list[str]) -> Iterator[File]:
     """Every file there is, run on photos and compared with PyTorch by the code that verifies edgeport's exports."""
-    photos = folder / "stock" / "photos.npz"
-    if not photos.is_file():
-        watched("photos", stock_command("photos", network, photos.parent), network)
-    with np.load(photos) as arrays:
+    kept(network, folder / "stock", "photos", ["photos.npz"], fresh=False)
+    with np.load(folder / "stock" / "photos.npz") as arrays:
         inputs, outputs = arrays["inputs"], arrays["outputs"]
     for (maker, format, precision), path in possible_files(network, folder).items():
         if not path.is_file():

@@ -19,7 +19,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from itertools import combinations_with_replacement
 from pathlib import Path
 from statistics import median
 
@@ -59,11 +58,11 @@ def main() -> int:
     good = True
     for artifact in read_manifest(args.folder).artifacts:
         path = args.folder / artifact.file
-        low, ratio, high = compare(path, args.rounds)
+        ratio = compare(path, args.rounds)
         net, whole = op_sums(path)
-        good &= abs(ratio - 1) <= RATIO_LIMIT and abs(net - 1) <= SUM_LIMIT
+        good &= abs(ratio.value - 1) <= RATIO_LIMIT and abs(net - 1) <= SUM_LIMIT
         print(
-            f"{artifact.file:<28} edgeport/tool {ratio:.3f} [{low:.3f}, {high:.3f}]   "
+            f"{artifact.file:<28} edgeport/tool {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]   "
             f"ops/invoke {net:.3f} ({whole:.3f} with the time between operators)",
             flush=True,
         )
@@ -71,24 +70,14 @@ def main() -> int:
     return 0 if good else 1
 
 
-def compare(path: Path, rounds: int) -> tuple[float, float, float]:
-    """(lower limit, estimate, upper limit) of edgeport's median latency over the tool's."""
+def compare(path: Path, rounds: int) -> stats.Estimate:
+    """Of edgeport's median latency over the tool's."""
     logs = []
     for n in range(rounds):
         arms = [edgeport_ms, tool_ms] if n % 2 == 0 else [tool_ms, edgeport_ms]
         times = {arm: arm(path) for arm in arms}
         logs.append(math.log(times[edgeport_ms] / times[tool_ms]))
-    low, estimate, high = hodges_lehmann(logs)
-    return math.exp(low), math.exp(estimate), math.exp(high)
-
-
-def hodges_lehmann(values: list[float]) -> tuple[float, float, float]:
-    """Median of all pairwise means, and its 95% interval by the normal form of the signed-rank test."""
-    means = sorted((a + b) / 2 for a, b in combinations_with_replacement(values, 2))
-    n = len(values)
-    spread = 1.96 * math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-    k = max(0, math.floor(n * (n + 1) / 4 - spread))
-    return means[k], median(means), means[-1 - k]
+    return stats.ratio(logs)
 
 
 def edgeport_ms(path: Path) -> float:
