@@ -78,7 +78,8 @@ that is the one of like with like.
 
 **Export.** Seconds by the clock and of processor time, from start to end of the command; edgeport's include running and
 verifying every file, which the stock tools do not do. "tflite, onnx" is all four files: edgeport's by one command, the
-stock tools one after the other. Memory is resident: of the largest process, and of all together.
+stock tools one after the other. Where there were several runs, by turns, the median is shown, and the extremes. Memory
+is resident: of the largest process, and of all together.
 
 **Files.** Run on 20 photos that no tool was calibrated with, against the PyTorch network in fp32: how often the largest
 output is the same one, and the signal-to-noise ratio. Random weights say little of accuracy; the ratio compares the
@@ -204,6 +205,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--format", choices=sorted(FORMATS), help="default: table, or markdown for a .md file")
     parser.add_argument("--folder", type=Path, help="keep the exports here; default: in edgeport's cache")
     parser.add_argument("--fresh", action="store_true", help="make the stock exports again, too")
+    parser.add_argument("--export-runs", type=int, default=1, help="exports with each tool, by turns")
     parser.add_argument("--from", type=Path, dest="from_", metavar="REPORT", help="show a report.json; measure nothing")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
@@ -224,7 +226,7 @@ def parsed_network(text: str) -> Network:
 
 def bench(network: Network, folder: Path, args: argparse.Namespace, report: Report) -> Iterator[None]:
     """Exports with everything, judges every file, times every cell. Yields after each that the report now has."""
-    for make in (*stock_exports(network, folder / "stock", args.fresh), *own_exports(network, folder)):
+    for make in all_exports(network, folder, args):
         try:
             report.exports.append(make())
         except ToolError as e:
@@ -246,6 +248,13 @@ def bench(network: Network, folder: Path, args: argparse.Namespace, report: Repo
 
 
 # Exports
+
+
+def all_exports(network: Network, folder: Path, args: argparse.Namespace) -> Iterator[Callable[[], Export]]:
+    """Everybody's by turns, as often as was asked for."""
+    for n in range(args.export_runs):
+        yield from stock_exports(network, folder / "stock", args.fresh or n > 0)
+        yield from own_exports(network, folder)
 
 
 def stock_exports(network: Network, folder: Path, fresh: bool) -> Iterator[Callable[[], Export]]:
@@ -452,21 +461,38 @@ def latency_rows(report: Report) -> Rows:
 
 def export_rows(report: Report) -> Rows:
     rows = [["network", "tool", "what", "seconds", "CPU seconds", "peak MB, largest process", "MB, all processes"]]
-    for e in (*report.exports, *one_after_the_other(report.exports)):
-        cost = e.cost
-        memory = [f"{b / 1e6:.0f}" for b in (cost.peak_bytes, cost.together_bytes)]
-        rows.append([e.network, e.maker, e.what, f"{cost.seconds:.1f}", f"{cost.cpu_seconds:.1f}", *memory])
+    for (network, maker, what), costs in grouped(report.exports).items():
+        times = [ranged([c.seconds for c in costs]), ranged([c.cpu_seconds for c in costs])]
+        memory = [max(c.peak_bytes for c in costs), max(c.together_bytes for c in costs)]
+        rows.append([network, maker, what, *times, *(f"{b / 1e6:.0f}" for b in memory)])
     return rows
 
 
-def one_after_the_other(exports: Sequence[Export]) -> Iterator[Export]:
-    """What the stock tools take for the files that edgeport makes in one go."""
+def grouped(exports: Sequence[Export]) -> dict[tuple[str, str, str], list[Cost]]:
+    """{(network, maker, what): its runs}, with what the stock tools take, one after the other, for the files that
+    edgeport makes in one go.
+    """
+    groups: dict[tuple[str, str, str], list[Cost]] = {}
+    for e in exports:
+        groups.setdefault((e.network, e.maker, e.what), []).append(e.cost)
     for network in dict.fromkeys(e.network for e in exports):
-        costs = [e.cost for e in exports if e.network == network and e.maker == STOCK and e.what in BOTH.split(", ")]
-        if len(costs) == 2:
-            sums = sum(c.seconds for c in costs), sum(c.cpu_seconds for c in costs)
-            peaks = max(c.peak_bytes for c in costs), max(c.together_bytes for c in costs)
-            yield Export(network, STOCK, BOTH, Cost(*sums, *peaks))
+        tools = [groups.get((network, STOCK, what), []) for what in BOTH.split(", ")]
+        summed = [added(runs) for runs in zip(*tools, strict=False)]
+        if summed:
+            groups[network, STOCK, BOTH] = summed
+    return groups
+
+
+def added(costs: Sequence[Cost]) -> Cost:
+    """Of one after the other."""
+    sums = sum(c.seconds for c in costs), sum(c.cpu_seconds for c in costs)
+    return Cost(*sums, max(c.peak_bytes for c in costs), max(c.together_bytes for c in costs))
+
+
+def ranged(values: Sequence[float]) -> str:
+    """The median, and the extremes if there are several."""
+    extremes = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    return f"{median(values):.1f}{extremes}"
 
 
 def file_rows(report: Report) -> Rows:

@@ -140,3 +140,9 @@ def test_a_stock_export_is_made_again_only_if_it_would_differ(tmp_path: Path, mo
     monkeypatch.setattr(bench_export, "versions", lambda: {"torch": "another"})
     bench_export.stock_export(network, tmp_path, "onnx", False)
     assert len(ran) == 4
+
+
+def test_several_runs_are_shown_by_their_median_and_extremes() -> None:
+    exports = [Export("net", STOCK, what, Cost(s, s, MB, MB)) for s in (3, 1, 8) for what in ("tflite", "onnx")]
+    rows = bench_export.export_rows(msgspec.structs.replace(report(), exports=exports))[1:]
+    assert [row[3] for row in rows] == ["3.0 (1.0 to 8.0)", "3.0 (1.0 to 8.0)", "6.0 (2.0 to 16.0)"]
