@@ -13,8 +13,11 @@ import onnx_ir as ir
 import torch
 from onnx import TensorProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.calibrate import TensorData, TensorsData, create_calibrator, save_tensors_data
 from onnxscript import optimizer
 
+from edgeport import formats
+from edgeport.export import ranges
 from edgeport.export.job import Job
 from edgeport.formats.names import operator_name
 
@@ -92,10 +95,12 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 def _quantize(model: onnx.ModelProto, path: Path, job: Job) -> None:
     """Static QDQ: weights int8 per channel, activations as the target's kernels want."""
     logging.getLogger().setLevel(logging.ERROR)  # it advises a preprocessing that has already been done
+    fp32, found = job.folder / "fp32.onnx", job.folder / "ranges.json"
+    save_tensors_data(_ranges(fp32, job), found)
     quantize_static(
         model,
         path,
-        _Reader(job.input_names, job.samples()),
+        calibration_cache_path=found,
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         weight_type=QuantType.QInt8,
@@ -106,6 +111,19 @@ def _quantize(model: onnx.ModelProto, path: Path, job: Job) -> None:
         _strip_edges(quantized)
     quantized.graph.ClearField("metadata_props")
     onnx.save(quantized, path)
+
+
+def _ranges(fp32: Path, job: Job) -> TensorsData:
+    """The smallest and largest values of all tensors over the samples, one for those that are moved together."""
+    calibrator = create_calibrator(fp32, augmented_model_path=str(job.folder / "augmented.onnx"))
+    calibrator.collect_data(_Reader(job.input_names, job.samples()))
+    found = calibrator.compute_data()
+    if job.optimize:
+        given = {name: (float(np.min(data.lowest)), float(np.max(data.highest))) for name, data in found.items()}
+        for name, extremes in ranges.shared(formats.read(fp32), given).items():
+            low, high = (np.array(value, np.float32) for value in extremes)
+            found[name] = TensorData(lowest=low, highest=high)
+    return found
 
 
 def _strip_edges(model: onnx.ModelProto) -> None:

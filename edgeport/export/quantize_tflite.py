@@ -1,11 +1,15 @@
 """fp32.tflite -> int8.tflite by ai-edge-quantizer: static, weights int8 per channel, activations int8."""
 
+from typing import Any
+
 import numpy as np
 from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.calibrator import CalibrationMode
 from ai_edge_quantizer.utils import qsv_utils
 
+from edgeport import formats
+from edgeport.export import ranges
 from edgeport.export.job import Job
 
 SIGNATURE = "serving_default"
@@ -28,6 +32,22 @@ def run(job: Job) -> None:
         data, num_threads=1, mode=CalibrationMode.CALIBRATION_PROFILER_BASED, qsv_update_func=qsv_utils.min_max_update
     )
     extremes.calibrate({SIGNATURE: samples}, manager)
-    ranges = extremes.get_model_qsvs()
-    quantized = quantize.quantize(ranges, enable_progress_report=False).quantized_model
+    found = extremes.get_model_qsvs()
+    if job.optimize:
+        _share_ranges(found, job)
+    quantized = quantize.quantize(found, enable_progress_report=False).quantized_model
     (job.folder / "int8.tflite").write_bytes(quantized)
+
+
+def _share_ranges(found: dict[str, dict[str, np.ndarray[Any, Any]]], job: Job) -> None:
+    """found: of each tensor the smallest and the largest value, arrays of one element."""
+    graph = formats.read(job.folder / "fp32.tflite")
+    known = {name: name.rpartition("#")[0] for name in graph.tensors}  # the reader numbers them
+    given = {
+        name: (float(found[plain]["min"].min()), float(found[plain]["max"].max()))
+        for name, plain in known.items()
+        if plain in found and found[plain]["min"].size == 1
+    }
+    for name, (low, high) in ranges.shared(graph, given).items():
+        entry = found[known[name]]
+        entry["min"], entry["max"] = np.full_like(entry["min"], low), np.full_like(entry["max"], high)

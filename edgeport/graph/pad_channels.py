@@ -17,7 +17,7 @@ ORDER = 40
 
 aten = torch.ops.aten
 VECTOR = 16
-MOST = 1 / 6  # of the channels, to be added at most: more costs the convolutions around more than it saves
+MOST = 1 / 3  # of the channels, to be added at most: more costs the convolutions around more than it saves
 # Of zero, all of these make a finite number.
 HARMLESS = (
     *(aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.sigmoid.default, aten.hardswish.default),

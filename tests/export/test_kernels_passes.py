@@ -58,7 +58,7 @@ def test_inner_channels_become_a_multiple_of_sixteen(channels: int, act: nn.Modu
     assert depthwise.meta["val"].shape[1] == channels + -channels % 16
 
 
-@pytest.mark.parametrize(("channels", "padded"), [(58, 64), (116, 128), (60, 64), (24, 24), (48, 48), (20, 20)])
+@pytest.mark.parametrize(("channels", "padded"), [(58, 64), (116, 128), (60, 64), (24, 32), (48, 48), (20, 20)])
 def test_depthwise_convolutions_get_channels_of_zeros(channels: int, padded: int) -> None:
     network = nn.Sequential(
         *(nn.Conv2d(5, channels, 1), nn.BatchNorm2d(channels), nn.ReLU()),
