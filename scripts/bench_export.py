@@ -119,6 +119,13 @@ class Export(msgspec.Struct, frozen=True):
     cost: Cost
 
 
+class Note(msgspec.Struct, frozen=True):
+    """Kept beside a stock tool's files."""
+
+    made_of: dict[str, str]
+    cost: Cost
+
+
 class File(msgspec.Struct, frozen=True):
     """An exported file and how far it is from PyTorch's fp32 network on the photos that nothing was calibrated with."""
 
@@ -276,15 +283,16 @@ def kept(network: Network, folder: Path, tool: str, names: Sequence[str], fresh:
             (folder / name).unlink(missing_ok=True)
         command: list[str | Path] = [sys.executable, STOCK_SCRIPT, tool, network.model, folder, *network.options]
         cost = watched(tool, command, network)
-        note.write_bytes(msgspec.json.encode({"made of": made_of, "cost": cost}))
+        note.write_bytes(msgspec.json.encode(Note(made_of, cost)))
     return cost
 
 
 def noted(note: Path, made_of: Mapping[str, str]) -> Cost | None:
-    if not note.is_file():
-        return None
-    found = msgspec.json.decode(note.read_bytes())
-    return msgspec.convert(found["cost"], Cost) if found["made of"] == made_of else None
+    try:
+        found = msgspec.json.decode(note.read_bytes(), type=Note)
+    except (OSError, msgspec.MsgspecError):
+        return None  # none yet, or another version's
+    return found.cost if found.made_of == made_of else None
 
 
 def identity(network: Network) -> dict[str, str]:
