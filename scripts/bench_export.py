@@ -15,6 +15,7 @@ meanwhile.
 """
 
 import argparse
+import contextlib
 import datetime
 import functools
 import importlib.metadata
@@ -342,24 +343,22 @@ def watched(what: str, command: Sequence[str | Path], network: Network) -> Cost:
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, max(largest))
 
 
-class sampled_memory:  # noqa: N801
+@contextlib.contextmanager
+def sampled_memory(root: int) -> Iterator[list[int]]:
     """While the block runs: the resident bytes of a process and its descendants together, sample by sample."""
+    samples, done = [0], threading.Event()
 
-    def __init__(self, root: int) -> None:
-        self.root, self.samples, self.done = root, [0], threading.Event()
-        self.thread = threading.Thread(target=self.sample)
+    def sample() -> None:
+        while not done.wait(SAMPLING_SECONDS):
+            samples.append(family_bytes(root))
 
-    def __enter__(self) -> list[int]:
-        self.thread.start()
-        return self.samples
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        self.thread.join()
-
-    def sample(self) -> None:
-        while not self.done.wait(SAMPLING_SECONDS):
-            self.samples.append(family_bytes(self.root))
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        done.set()
+        thread.join()
 
 
 def family_bytes(root: int) -> int:
