@@ -1,4 +1,4 @@
-"""Passes that suit kernels: pad_channels and widen_pooling change no answer."""
+"""Passes that suit kernels: zeros, larger images and convolutions in place of others change no answer."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgeport.graph import fold_batch_norm, pad_channels, widen_pooling
+from edgeport.graph import convolve_average_pools, fold_batch_norm, merge_groups, pad_channels, widen_pooling
 
 from .networks import exported, few, relative_error, targets, with_statistics
 
@@ -132,3 +132,44 @@ def test_a_pool_whose_input_others_read_is_left_alone() -> None:
     before = targets(gm)
     assert widen_pooling.run(gm) == 0
     assert targets(gm) == before
+
+
+@few
+@given(
+    groups=st.sampled_from([2, 3, 4, 6]),
+    kernel=st.sampled_from([1, 3]),
+    stride=st.integers(1, 2),
+    bias=st.booleans(),
+    width=st.integers(1, 2),
+)
+def test_small_groups_become_one(groups: int, kernel: int, stride: int, bias: bool, width: int) -> None:
+    conv = nn.Conv2d(12, 12 * width, kernel, stride, kernel // 2, groups=groups, bias=bias)
+    nodes = rewritten(merge_groups, nn.Sequential(conv, nn.BatchNorm2d(12 * width)), torch.randn(2, 12, 7, 6), 1)
+    assert nodes[0].args[-1] == 1
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(96, 3), (48, 48)])
+def test_large_groups_and_depthwise_convolutions_stay(channels: int, groups: int) -> None:
+    rewritten(
+        merge_groups, nn.Sequential(nn.Conv2d(channels, channels, 1, groups=groups)), torch.randn(1, channels, 4, 4), 0
+    )
+
+
+@few
+@given(
+    kernel=st.sampled_from([2, 3, (3, 2)]),
+    stride=st.sampled_from([None, 1, 2]),
+    padding=st.integers(0, 1),
+    counts=st.booleans(),
+    ceil=st.booleans(),
+)
+def test_average_pools_become_convolutions(
+    kernel: int | tuple[int, int], stride: int | None, padding: int, counts: bool, ceil: bool
+) -> None:
+    pool = nn.AvgPool2d(kernel, stride, padding, ceil, counts)
+    can = not ceil and (counts or padding == 0)
+    rewritten(convolve_average_pools, nn.Sequential(pool), torch.randn(2, 5, 9, 8), changes=int(can))
+
+
+def test_a_pool_of_the_whole_image_stays() -> None:
+    rewritten(convolve_average_pools, nn.Sequential(nn.AvgPool2d(4)), torch.randn(1, 5, 4, 4), changes=0)
