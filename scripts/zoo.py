@@ -120,7 +120,7 @@ def counted(network: Network) -> Count:
     factory = catalog.find_factory(network.model)
     with tempfile.TemporaryDirectory() as folder, chatter.kept_in(Path(folder, "log")):
         built = capture.make_network(factory, network.variant.arguments, None)
-        captured = capture.capture(built, capture.example_inputs(factory, network.shapes))
+        captured = capture.capture(built, capture.example_inputs(factory, network.shapes), analysis.PASSES)
     found = analysis.analyse(captured, network.name)
     return Count(found.params, found.madds)
 
