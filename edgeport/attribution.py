@@ -433,7 +433,13 @@ def attribute_onnxruntime(rows: Sequence[Row], graph: Graph, optimized: Graph | 
             makers, readers = [by_output.get(i) for i in node.inputs], [by_input.get(o) for o in node.outputs]
             neighbours = readers + makers if node.kind == "ReorderInput" else makers + readers
             found[k] = next((f for f in neighbours if f), None)
-    shuffles = [node is not None and node.index in shuffle for node in executed]
+    # ONNX Runtime may have turned the axes of what it runs; the file's own operators tell which is that of the channels.
+    cutting = shuffling(graph)
+    shuffles = [
+        (node is not None and node.index in shuffle)
+        or (class_of(row.op) == "data" and f is not None and f.index in cutting)
+        for row, node, f in zip(rows, executed, found, strict=True)
+    ]
     return [Attributed(*item) for item in zip(rows, found, shuffles, strict=True)]
 
 
