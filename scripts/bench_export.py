@@ -7,7 +7,7 @@ weights=FILE among them loads a state dict, otherwise the weights are the random
 
 The stock tools are run by scripts/stock_export.py, edgeport by its command line, each in processes of their own. Stock
 exports are slow, so they are kept in --folder and made again only with other versions or --fresh; edgeport's are made
-every time. What was measured is kept there as well, cell by cell, in report.json, which --from shows again in any
+every time. What was measured is kept there as well, cell by cell, in report-TIME.json, which --from shows again in any
 format. If the run is interrupted, what is complete is shown all the same.
 
 On a machine with other users, --nice -19 (as root) lets the timed processes go before other programs; those must wait
@@ -181,11 +181,14 @@ def main() -> int:
         deliver(msgspec.json.decode(args.from_.read_bytes(), type=Report), args)
         return 0
     folder = files.writable_folder(args.folder or files.cache_folder("bench"))
-    report = Report(shlex.join(["scripts/bench_export.py", *sys.argv[1:]]), today(), machine(), versions())
+    started = datetime.datetime.now(datetime.UTC)
+    kept_report = folder / f"report-{started:%Y%m%dT%H%M%S}.json"
+    command = shlex.join(["scripts/bench_export.py", *sys.argv[1:]])
+    report = Report(command, started.date().isoformat(), machine(), versions())
     try:
         for network in args.networks:
             for _ in bench(network, folder / network.key, args, report):
-                (folder / "report.json").write_text(as_json(report))
+                files.write_text(kept_report, as_json(report))
     except KeyboardInterrupt:
         say("interrupted; what is complete follows")
         return 130
@@ -214,7 +217,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="keep the exports here; default: in edgeport's cache")
     parser.add_argument("--fresh", action="store_true", help="make the stock exports again, too")
     parser.add_argument("--export-runs", type=int, default=1, help="exports with each tool, by turns")
-    parser.add_argument("--from", type=Path, dest="from_", metavar="REPORT", help="show a report.json; measure nothing")
+    parser.add_argument(
+        "--from", type=Path, dest="from_", metavar="REPORT", help="show a report that was kept; measure nothing"
+    )
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     args.networks = [parsed_network(text) for text in args.networks or NETWORKS]
@@ -545,10 +550,6 @@ def as_json(report: Report) -> str:
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {"table": as_table, "markdown": as_markdown, "json": as_json}
-
-
-def today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 @functools.cache
