@@ -5,7 +5,8 @@
     python scripts/zoo.py report [FOLDER]                         # docs/zoo.md and docs/zoo.svg from what was measured
 
 measure keeps each variant's result in a folder of its own as soon as it has it, and leaves alone what is kept already:
-run again, it goes on where it was interrupted. To measure a variant anew, delete its folder. All of them take 1.5 GB.
+run again, it goes on where it was interrupted. --again profiles all that is there once more, some 8 s a variant, which
+suits a machine that others use: export at any time, profile when it is quiet. All of them take 1.5 GB.
 A variant that fails does not stop the others; the exit code is then 1.
 """
 
@@ -79,6 +80,7 @@ def main() -> int:
     measuring = commands.add_parser("measure", help="export and profile each variant")
     measuring.add_argument("--only", default="*", metavar="GLOB", help="variants by name: '*v2-*0.5', 'micronet-*'")
     measuring.add_argument("-o", dest="folder", type=Path, default=ROOT / "build" / "zoo", help="default: %(default)s")
+    measuring.add_argument("--again", action="store_true", help="profile what is there again, without exporting it")
     reporting = commands.add_parser("report", help="write docs/zoo.md and docs/zoo.svg")
     reporting.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "zoo", help="default: %(default)s")
     reporting.add_argument("--docs", type=Path, default=ROOT / "docs", help="write there instead of %(default)s")
@@ -87,7 +89,7 @@ def main() -> int:
         if args.command == "counts":
             return write_counts()
         if args.command == "measure":
-            return measure([n for n in zoo() if fnmatch(n.name, args.only)], args.folder)
+            return measure([n for n in zoo() if fnmatch(n.name, args.only)], args.folder, args.again)
         return report(args.folder, args.docs)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here")
@@ -148,19 +150,20 @@ def with_section(text: str, new: str) -> str:
 # measure
 
 
-def measure(networks: Sequence[Network], folder: Path) -> int:
+def measure(networks: Sequence[Network], folder: Path, again: bool = False) -> int:
+    """Exports and profiles what is not kept from before; again: profiles, and only, what is."""
     if not networks:
         raise EdgeportError(f"no variant is called that; there are {', '.join(n.name for n in zoo())}")
     files.writable_folder(folder)
     start, measured, failed = time.monotonic(), 0, []
     for n, network in enumerate(networks, 1):
         place = folder / network.name
-        if (place / zoo_report.KEPT).is_file():
-            print(f"{progress(n, networks)} {network.name}: kept from before", flush=True)
+        if (place / zoo_report.KEPT).is_file() != again:
+            print(f"{progress(n, networks)} {network.name}: {'not there' if again else 'kept from before'}", flush=True)
             continue
         print(f"{progress(n, networks)} {network.name}: ", end="", flush=True)
         try:
-            print(measure_one(network, place), end="", flush=True)
+            print((profile_again if again else measure_one)(network, place), end="", flush=True)
         except EdgeportError as e:
             failed.append(network.name)
             print(f"FAILED\n{e}", end="", flush=True)
@@ -179,14 +182,34 @@ def measure_one(network: Network, folder: Path) -> str:
     if len(made) < len(CONFIGURATIONS):
         raise EdgeportError(f"edgeport export ended well, but made only {sorted(made)}")
     exported = time.monotonic()
-    edgeport("profile", folder, "--format=json", "-o", folder / zoo_report.PROFILES)
-    profiled = time.monotonic()
-    profiles = zoo_report.profiles(folder)
+    profiled = profile(folder)
     params, madds = counted(network)
-    kept = Kept(network.name, network.model, params, madds, datetime.now(UTC).date().isoformat())
-    files.write_text(folder / zoo_report.KEPT, msgspec.json.encode(kept).decode() + "\n")  # last: it says all is there
-    latencies = ", ".join(f"{' '.join(key)} {p.latency_ms.median:.2f} ms" for key, p in profiles.items())
-    return f"export {exported - start:.0f} s, profile {profiled - exported:.0f} s: {latencies}"
+    keep(folder, Kept(network.name, network.model, params, madds, today()))  # last: it says that all is there
+    return f"export {exported - start:.0f} s, {profiled}"
+
+
+def profile_again(network: Network, folder: Path) -> str:
+    """Profiles a variant that was measured before."""
+    kept = msgspec.json.decode((folder / zoo_report.KEPT).read_bytes(), type=Kept)
+    profiled = profile(folder)
+    keep(folder, msgspec.structs.replace(kept, date=today()))
+    return profiled
+
+
+def profile(folder: Path) -> str:
+    start = time.monotonic()
+    edgeport("profile", folder, "--format=json", "-o", folder / zoo_report.PROFILES)
+    found = zoo_report.profiles(folder)
+    latencies = ", ".join(f"{' '.join(key)} {p.latency_ms.median:.2f} ms" for key, p in found.items())
+    return f"profile {time.monotonic() - start:.0f} s: {latencies}"
+
+
+def keep(folder: Path, kept: Kept) -> None:
+    files.write_text(folder / zoo_report.KEPT, msgspec.json.encode(kept).decode() + "\n")
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def edgeport(*arguments: object) -> None:

@@ -34,6 +34,14 @@ def shufflenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def unrouted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network as it was written: no pass that makes it faster."""
+    folder = tmp_path_factory.mktemp("exports") / "unrouted"
+    edgeport("export", *SHUFFLENET, "--target", "x86", "--no-optimize", "-o", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny network, all four files, int8 for ARM with integer inputs and outputs."""
     folder = tmp_path_factory.mktemp("exports") / "small"

@@ -257,11 +257,11 @@ def test_views_move_nothing_and_the_shuffle_copies(documents: dict[str, Any]) ->
     ]
 
 
-def test_the_exported_files_make_as_many_multiply_adds(shufflenet: Path) -> None:
+def test_the_exported_files_make_as_many_multiply_adds(unrouted: Path) -> None:
     """Profiles count by the same formulas."""
     inspected = document(*SHUFFLENET)
     for file in ("shufflenet_v2.fp32.onnx", "shufflenet_v2.fp32.tflite", "shufflenet_v2.int8.tflite"):
-        assert sum(node.madds or 0 for node in formats.read(shufflenet / file).nodes) == inspected["madds"]
+        assert sum(node.madds or 0 for node in formats.read(unrouted / file).nodes) == inspected["madds"]
 
 
 # What it does not know

@@ -68,6 +68,7 @@ def test_the_check_fails_where_int8_is_less_accurate_or_makes_other_mistakes(
 
 def test_training_again_gives_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     training = script("train_fashion_mnist", monkeypatch)
+    monkeypatch.setattr(training, "BATCH", 16)
     generator = np.random.default_rng(0)
     images = generator.integers(256, size=(2 * training.BATCH, 28, 28), dtype=np.uint8)
     data = training.Labelled(images, generator.integers(training.CLASSES, size=len(images), dtype=np.uint8))
