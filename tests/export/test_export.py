@@ -323,3 +323,47 @@ def test_int8_that_loses_too_much_is_refused_and_the_rest_is_written(tmp_path: P
     assert "--calibration-data" in done.err
     assert {p.name for p in tmp_path.iterdir()} == {"small.fp32.tflite", *LEFTOVERS_ALLOWED}
     assert entries(tmp_path) == ["fp32.tflite"]
+
+
+# Passes that make the network faster
+
+
+@pytest.mark.parametrize("file", ["fp32.onnx", "fp32.tflite"])
+def test_passes_change_no_answer(file: str, shufflenet: Path, unrouted: Path) -> None:
+    image = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    run, given = (run_onnx, image) if file.endswith("onnx") else (run_tflite, np.moveaxis(image, 1, 3).copy())
+    fast, plain = (run(folder / f"shufflenet_v2.{file}", given)[0] for folder in (shufflenet, unrouted))
+    assert decibels(plain, fast) > 100
+
+
+def test_passes_are_told_in_the_manifest(shufflenet: Path, unrouted: Path) -> None:
+    told = {p["name"]: p for p in manifest_of(shufflenet)["passes"]}
+    assert told["fold_batch_norm"]["changes"] == 56
+    assert told["route_channels"]["changes"] > 0
+    assert all(p["what"] for p in told.values())
+    assert [p["name"] for p in manifest_of(unrouted)["passes"]] == ["make_functional"]
+
+
+def test_explain_says_what_the_passes_did(tmp_path: Path, here: Edgeport) -> None:
+    options = ("--formats=tflite", "--precisions=fp32", "--explain", "-o", tmp_path)
+    said = here("export", network("small"), *options).out
+    assert "what the graph passes did" in said
+    assert "fold_batch_norm" in said
+    assert "Multiplies a batch normalisation" in said
+
+
+def test_between_quantised_operators_nothing_is_dequantised(shufflenet: Path, tmp_path: Path) -> None:
+    """In the graph that ONNX Runtime makes of the file: only the mean before the classifier is a float operator."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(shufflenet / "shufflenet_v2.int8.onnx", options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(tmp_path / "optimized.onnx").graph
+    kinds = [n.op_type for n in graph.node]
+    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") == 2  # of input and mean, mean and output
+    readers = {name: n.op_type for n in graph.node for name in n.input}
+    makers = {name: n.op_type for n in graph.node for name in n.output}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear":
+            assert readers.get(node.output[0], "output") in ("ReduceMean", "output")
+        if node.op_type == "QuantizeLinear":
+            assert makers.get(node.input[0], "input") in ("ReduceMean", "input")
