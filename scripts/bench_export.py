@@ -80,7 +80,8 @@ that is the one of like with like.
 **Export.** Seconds by the clock and of processor time, from start to end of the command; edgeport's include running and
 verifying every file, which the stock tools do not do. "tflite, onnx" is all four files: edgeport's by one command, the
 stock tools one after the other. Where there were several runs, by turns, the median is shown, and the extremes. Memory
-is resident: of the largest process, and of all together.
+is resident: of the largest process, and of all together. Unless it was run with `--fresh`, the stock tools' figures may
+be those of an earlier run, when the machine was more or less busy: `--fresh --export-runs 3` is for this table.
 
 **Files.** Run on 20 photos that no tool was calibrated with, against the PyTorch network in fp32: how often the largest
 output is the same one, and the signal-to-noise ratio. Random weights say little of accuracy; the ratio compares the
