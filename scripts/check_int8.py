@@ -68,7 +68,9 @@ def export(weights: Path, folder: Path, calibration: Path) -> None:
     command = [sys.executable, "-m", "edgeport.cli", "export", "shufflenet_v2", "--quiet"]
     network = [f"--set=width={WIDTH}", f"--set=num_classes={CLASSES}", f"--input-shape=1,3,{SIZE},{SIZE}"]
     files = [f"--weights={weights}", f"--calibration-data={calibration}", f"--output={folder}"]
-    subprocess.run([*command, *network, *files], check=True, stdout=sys.stderr)
+    # PyTorch's threads wait for each other at every small layer: four times as long where another process is at work
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, *network, *files], check=True, stdout=sys.stderr, env=one_thread)
 
 
 def named(artifacts: list[Path], images: NDArray[np.uint8]) -> dict[str, NDArray[np.intp]]:

@@ -8,7 +8,7 @@ comes from a package, its hashes checked (scripts/fetch_assets.py).
 
 The recipe: cross entropy; SGD with Nesterov's momentum; the learning rate in one cycle (Smith and Topin 2017, arXiv
 1708.07120); half of the images mirrored. All of it runs on one thread from one seed, so that the same PyTorch on the
-same processor writes the same weights. An epoch takes one to two minutes on a core of its own.
+same processor writes the same weights. An epoch takes two to three minutes.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ def test_the_check_fails_where_int8_is_less_accurate_or_makes_other_mistakes(
     assert check.passes(check.score("n.int8.onnx", classes, labels)) == good
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_training_again_gives_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     training = script("train_fashion_mnist", monkeypatch)
     monkeypatch.setattr(training, "BATCH", 16)
