@@ -433,7 +433,7 @@ def attribute_onnxruntime(rows: Sequence[Row], graph: Graph, optimized: Graph | 
             makers, readers = [by_output.get(i) for i in node.inputs], [by_input.get(o) for o in node.outputs]
             neighbours = readers + makers if node.kind == "ReorderInput" else makers + readers
             found[k] = next((f for f in neighbours if f), None)
-    # ONNX Runtime may have turned the axes of what it runs; the file's own operators tell which is that of the channels.
+    # ONNX Runtime may have turned the axes of what it runs; the file's own operators tell where the channels are.
     cutting = shuffling(graph)
     shuffles = [
         (node is not None and node.index in shuffle)

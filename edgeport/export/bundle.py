@@ -105,7 +105,7 @@ class _Session:
         self.request, self.folder, self.work, self.log, self.progress = request, folder, work, log, progress
         self.converters: list[Converter] = []
         self.made: list[tuple[Path, Artifact]] = []
-        self.failures: list[str] = []
+        self.failures: list[tuple[str, str | ConverterError]] = []
 
     def prepare(self) -> None:
         """Captures the network and loads the samples."""
@@ -185,7 +185,7 @@ class _Session:
                     step = f"{converter.format} {pending[0]}"
                     self.progress.started(step)
         except ConverterError as e:
-            self._fail(step, self._explained(e))
+            self._fail(step, e)
         except EdgeportError as e:
             self._fail(step, str(e))
         except OSError as e:
@@ -215,9 +215,9 @@ class _Session:
         self.made.append((path, artifact))
         self.progress.finished(step, _figures(verification))
 
-    def _fail(self, step: str, text: str) -> None:
+    def _fail(self, step: str, why: str | ConverterError) -> None:
         self.progress.failed(step)
-        self.failures.append(f"{step}: {text}")
+        self.failures.append((step, why))
 
     def _explained(self, failure: ConverterError) -> str:
         """The converter's own words, after the operator and the module that they are about."""
@@ -231,11 +231,13 @@ class _Session:
 
     def _run_network(self) -> verify.Outputs:
         """PyTorch's outputs for the samples, float64, one array (samples, ...) an output."""
-        rows = []
+        rows, threads = [], torch.get_num_threads()
+        torch.set_num_threads(1)  # the converters have the other cores; more threads wait for each other then
         with torch.no_grad():
             for sample in zip(*self.samples.arrays, strict=True):
                 made = self.captured.network(*(torch.from_numpy(a.copy()) for a in sample))  # it may write to them
                 rows.append([t.to(torch.float64).numpy() for t in _pytree.tree_leaves(made)])
+        torch.set_num_threads(threads)
         return [np.stack(output) for output in zip(*rows, strict=True)]
 
     def _write(self) -> Manifest:
@@ -249,7 +251,9 @@ class _Session:
                     path.replace(self.folder / artifact.file)
         if self.failures:
             written = ", ".join(a.file for _, a in self.made) or "nothing"
-            raise ExportError("\n".join([*sorted(self.failures), f"written to {self.folder}: {written}"]))
+            # explained only now: it traces the network, which two threads cannot do at once
+            told = [f"{s}: {self._explained(w) if isinstance(w, ConverterError) else w}" for s, w in self.failures]
+            raise ExportError("\n".join([*sorted(told), f"written to {self.folder}: {written}"]))
         return manifest
 
     def _manifest(self) -> Manifest:
