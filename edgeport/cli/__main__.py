@@ -1,0 +1,5 @@
+"""python -m edgeport.cli"""
+
+from edgeport.cli import main
+
+main()

@@ -1,0 +1,48 @@
+"""Checks what was written on the command line, and delivers what was asked for."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from edgeport import errors
+from edgeport.errors import UsageError
+
+
+def complain(text: str) -> None:
+    sys.stderr.write(f"edgeport: {text}\n")
+
+
+def listed(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """A comma-separated list, in the order in which the known ones stand."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words or [text]:
+        one_of(flag, word, known)
+    return tuple(word for word in known if word in words)
+
+
+def one_of(flag: str, word: str, known: Sequence[str]) -> None:
+    if word not in known:
+        raise UsageError(f"{flag} {word}: choose from {', '.join(known)}{errors.nearest(word, known)}")
+
+
+def destination_file(output: Path | None) -> Path | None:
+    """Checked before hours of measuring, not after."""
+    from edgeport import files
+
+    if output is not None:
+        files.writable_folder(output.parent)
+        if output.is_dir():
+            raise UsageError(f"--output {output} is a folder; name a file")
+    return output
+
+
+def deliver(text: str, destination: Path | None) -> None:
+    from edgeport import files
+
+    if destination is None or not text:
+        typer.echo(text, nl=False)
+    else:
+        files.write_text(destination, text)
+        typer.echo(destination)

@@ -1,0 +1,109 @@
+"""edgeport export, and the request that other commands export by."""
+
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeport import catalog, display
+from edgeport.cli.checks import listed, one_of
+from edgeport.cli.options import Calibration, InputShape, MinSqnr, Model, Quiet, Set, Target, Weights
+from edgeport.errors import UsageError
+
+
+def export(
+    model: Model,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder to write to. Default: exports/MODEL.")
+    ] = None,
+    set_: Set = [],  # noqa: B006  typer copies it
+    weights: Weights = None,
+    input_shape: InputShape = [],  # noqa: B006
+    formats: Annotated[str, typer.Option(help="Which formats.", metavar="onnx,tflite")] = "onnx,tflite",
+    precisions: Annotated[str, typer.Option(help="Which precisions.", metavar="fp32,int8")] = "fp32,int8",
+    target: Target = None,
+    int8_io: Annotated[bool, typer.Option("--int8-io", help="Integer inputs and outputs for the int8 files.")] = False,
+    calibration_data: Calibration = None,
+    min_sqnr_db: MinSqnr = 10.0,
+    name: Annotated[str | None, typer.Option(help="The files' name. Default: the model's.")] = None,
+    optimize: Annotated[
+        bool, typer.Option("--optimize/--no-optimize", help="Rewrite the graph for speed, exactly, or leave it be.")
+    ] = True,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what was rewritten and what int8 costs.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert a PyTorch network to ONNX and TFLite, fp32 and int8, each verified against PyTorch.
+
+    Writes MODEL.fp32.onnx, MODEL.int8.onnx, MODEL.fp32.tflite, MODEL.int8.tflite and manifest.json.
+
+    Example: edgeport export mobilenet_v2 --weights mobilenet_v2.pth --calibration-data photos/ -o build/
+    """
+    from edgeport.runner import local_runner
+
+    with display.steps(not quiet) as progress:
+        request = make_request(
+            *(model, name, set_, weights, input_shape, target, calibration_data, min_sqnr_db),
+            *(formats, precisions, int8_io, optimize),
+        )
+        folder = output or Path("exports") / request.name
+        from edgeport.export import bundle
+        from edgeport.export.manifest import MANIFEST
+
+        manifest = bundle.export(request, folder, local_runner(), progress)
+    for artifact in manifest.artifacts:
+        typer.echo(f"{folder / artifact.file}  {artifact.size_bytes / 1e6:.2f} MB")
+    typer.echo(folder / MANIFEST)
+    if explain:
+        from edgeport.reports import View, explanation
+
+        typer.echo("\n" + explanation.render(manifest, View(width=display.width(sys.stdout))), nl=False)
+
+
+def make_request(
+    model: str,
+    name: str | None,
+    assignments: Sequence[str],
+    weights: Path | None,
+    input_shapes: Sequence[str],
+    target: str | None,
+    calibration_data: Path | None,
+    min_sqnr_db: float,
+    formats: str,
+    precisions: str,
+    int8_io: bool,
+    optimize: bool = True,
+) -> Any:
+    """An export's request. Everything that can be wrong with the flags is said before anything is imported or run."""
+    chosen = listed("--formats", formats, ("onnx", "tflite")), listed("--precisions", precisions, ("fp32", "int8"))
+    target = _target(target)
+    if catalog.is_artifact(model):
+        raise UsageError(f"{model} is already converted; give the PyTorch network that it came from")
+    factory = catalog.find_factory(model)
+    arguments = catalog.parse_arguments(factory, assignments)
+    from edgeport.export.bundle import Request
+
+    return Request(
+        factory=factory,
+        name=name or factory.name,
+        arguments=arguments,
+        weights=weights,
+        input_shapes=tuple(input_shapes),
+        formats=chosen[0],
+        precisions=chosen[1],
+        target=target,
+        int8_io=int8_io,
+        calibration_data=calibration_data,
+        min_sqnr_db=min_sqnr_db,
+        optimize=optimize,
+    )
+
+
+def _target(asked: str | None) -> str:
+    if asked in (None, "auto"):
+        return "x86" if platform.machine().lower() in ("x86_64", "amd64", "i686") else "arm"
+    assert asked is not None
+    one_of("--target", asked, ("x86", "arm"))
+    return asked

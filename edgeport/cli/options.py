@@ -1,0 +1,60 @@
+"""Options that several commands have, and what a shell completes them to."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeport import catalog
+
+Strings = list[str]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    return [name for name in catalog.model_names() if name.startswith(incomplete)]
+
+
+def complete_device(incomplete: str) -> list[str]:
+    return [name for name in catalog.device_names() if name.startswith(incomplete)]
+
+
+def complete_format(incomplete: str) -> list[str]:
+    from edgeport import reports
+
+    return [name for name in reports.format_names() if name.startswith(incomplete)]
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A name of the catalogue (edgeport models), path/to/file.py:factory or package.module:attribute.",
+        autocompletion=complete_model,
+    ),
+]
+Set = Annotated[
+    Strings,
+    typer.Option("--set", metavar="NAME=VALUE", help="An argument of the factory: --set width=0.5. Repeatable."),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="A state dict to load, raw or under 'state_dict'. Read as data alone.")
+]
+InputShape = Annotated[
+    Strings,
+    typer.Option(
+        "--input-shape",
+        metavar="SIZES",
+        help="1,3,160,160, once an input in their order; 1,16:int64 for another type. For a file: NAME=SIZES.",
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration-data", help="A folder of images, or an .npz with an array an input. Default: a few photos."
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(help="Whose kernels int8 is made for: x86 or arm. Default: the device's.", metavar="x86|arm"),
+]
+MinSqnr = Annotated[float, typer.Option("--min-sqnr-db", help="Refuse int8 files with less signal to noise than this.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors, but no progress.")]
