@@ -6,8 +6,9 @@ What slows the machine for a while slows them all, and no artifact keeps a lucki
 import contextlib
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -34,10 +35,12 @@ class Settings(msgspec.Struct, frozen=True):
 
 class Block(msgspec.Struct, frozen=True):
     """One fresh process an artifact. bursts: by the artifact's label, in the order that they ran in, the counted runs
-    alone. Bursts of the same position ran beside each other.
+    alone. Bursts of the same position ran beside each other. before, after: what the agent read of the device.
     """
 
     bursts: dict[str, tuple[Burst, ...]]
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
 
     def log_ratio(self, label: str, other: str) -> float:
         """Of one artifact's time to the other's: what a block tells. Runs that were preempted count like the others:
@@ -55,16 +58,23 @@ class Block(msgspec.Struct, frozen=True):
         return sum(map(bool, counts)) / len(counts)
 
 
-def run_block(runner: Runner, artifacts: Mapping[str, Path], settings: Settings, seed: int) -> Block:
-    """artifacts: files by label. A round is all of them in random order and then mirrored, B C C B, which cancels
-    what drifts at an even pace. Raises DeviceError.
+def run_block(
+    runner: Runner,
+    artifacts: Mapping[str, Path],
+    settings: Settings,
+    seed: int,
+    options: Mapping[str, Sequence[str]] | None = None,
+) -> Block:
+    """artifacts: files by label; options: those of the agent that one of them has alone. A round is all of them in
+    random order and then mirrored, B C C B, which cancels what drifts at an even pace. Raises DeviceError.
     """
     order = random.Random(seed)
+    served: dict[str, Served] = {}
     with contextlib.ExitStack() as stack:
-        served: dict[str, Served] = {}
         for label in _shuffled(artifacts, order):
-            path = artifacts[label]
-            served[label] = stack.enter_context(runner.serve(RUNTIME_OF[path.suffix], path, _options(settings)))
+            path, own = artifacts[label], (options or {}).get(label, ())
+            process = runner.serve(RUNTIME_OF[path.suffix], path, [*_options(settings), *own])
+            served[label] = stack.enter_context(process)
         bursts: dict[str, list[Burst]] = {label: [] for label in artifacts}
         end, rounds = time.monotonic() + settings.seconds, 0
         while rounds < LEAST_ROUNDS or time.monotonic() < end:
@@ -73,7 +83,9 @@ def run_block(runner: Runner, artifacts: Mapping[str, Path], settings: Settings,
                 burst = served[label].burst(1 + settings.counted_runs)
                 bursts[label].append(Burst(burst.ns[1:], burst.preempted[1:]))
             rounds += 1
-    return Block({label: tuple(made) for label, made in bursts.items()})
+    messages = next(iter(served.values())).messages  # of the process that was the first to start and the last to end
+    before, after = (messages.get(kind, {}).get("telemetry", {}) for kind in ("serving", "bye"))
+    return Block({label: tuple(made) for label, made in bursts.items()}, before, after)
 
 
 def _options(settings: Settings) -> list[str]:

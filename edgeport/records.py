@@ -183,3 +183,55 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any]
     launches: tuple[Launch, ...]
     profile: OpProfile | None = None
+
+
+class Criteria(msgspec.Struct, frozen=True):
+    """What a comparison is judged by. tolerance: the slowdown that is no regression; effect: the one that must not be
+    missed, greater than that; 0.02 is 2%. alpha: the chance that one session calls a slowdown of just the tolerance a
+    regression, shared by all comparisons that are made together, of which there are `comparisons`.
+    """
+
+    tolerance: float = 0.02
+    effect: float = 0.05
+    alpha: float = 0.005
+    comparisons: int = 1
+
+
+class TimedBlock(msgspec.Struct, frozen=True):
+    """One fresh process each of the candidate, the baseline and a byte copy of the baseline, timed by turns.
+
+    ns: by arm, burst by burst, of each run; preempted: how often in each run the system gave a core to another
+    program. Bursts of the same position ran beside each other. before, after: what the agent read of the device.
+    """
+
+    ns: dict[str, tuple[tuple[int, ...], ...]]
+    preempted: dict[str, tuple[tuple[int, ...], ...]]
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class Session(msgspec.Struct, frozen=True):
+    """Blocks that are judged together. dropped: those in which the device said that it was throttled."""
+
+    seed: int
+    blocks: tuple[TimedBlock, ...]
+    dropped: tuple[TimedBlock, ...] = ()
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate measured against its baseline on one device. differences: in words, why they cannot be compared, in
+    which case there are no sessions. baselines, candidates: separate launches, that tell of the circumstances and
+    profile. spin_percent: by how much the candidate was slowed down on purpose, to try the gate out.
+    """
+
+    name: str
+    device: str
+    criteria: Criteria
+    cores: tuple[int, ...]
+    nice: int
+    max_minutes: float
+    baselines: tuple[Result, ...]
+    candidates: tuple[Result, ...]
+    sessions: tuple[Session, ...]
+    differences: tuple[str, ...] = ()
+    spin_percent: float = 0.0

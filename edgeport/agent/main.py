@@ -97,7 +97,7 @@ def serve(args: argparse.Namespace) -> None:
         command, _, number = line.partition(" ")
         if command != "burst" or not number.strip().isdigit():
             raise AgentError("usage", f"{line.strip()!r} is no request; there is 'burst N'")
-        samples, preempted = _burst(session, int(number))
+        samples, preempted = _burst(session, int(number), args.spin_percent / 100)
         emit("burst", ns=samples, preempted=preempted)
 
 
@@ -153,15 +153,23 @@ def _timed(session: Any, runs: int, phase: str) -> List[int]:
     return samples
 
 
-def _burst(session: Any, runs: int) -> Tuple[List[int], List[int]]:
-    """Nanoseconds of each run, and how often in it the system gave a core of ours to another program."""
+def _burst(session: Any, runs: int, slower_by: float) -> Tuple[List[int], List[int]]:
+    """Nanoseconds of each run, and how often in it the system gave a core of ours to another program.
+
+    slower_by: the share of its time that each run is made longer by, computing: asleep, the core's clock would fall.
+    """
     samples, clock, run = [], time.perf_counter_ns, session.run
     switches = [_involuntary_switches()]
     gc.disable()
     for _ in range(runs):
         start = clock()
         run()
-        samples.append(clock() - start)
+        end = clock()
+        if slower_by:
+            wanted = end + int(slower_by * (end - start))
+            while end < wanted:
+                end = clock()
+        samples.append(end - start)
         switches.append(_involuntary_switches())
     gc.enable()
     return samples, [switches[i + 1] - switches[i] for i in range(runs)]
@@ -233,6 +241,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--cores", help="pin to these cores: 2,3")
         sub.add_argument("--nice", type=int, default=0, help="priority: -20 before all other programs, 19 after")
         sub.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,3,224,224")
+        if function is serve:  # for trying out whether a slowdown is found
+            sub.add_argument("--spin-percent", type=float, default=0.0, help=argparse.SUPPRESS)
         if function is infer:
             sub.add_argument("--samples", type=int, default=1)
             sub.add_argument("--data", action="append", default=[])
