@@ -1,22 +1,21 @@
 """Whether a candidate is slower than its baseline, and how sure that is: values of blocks in, a verdict out. Pure.
 
 A session is judged at up to four looks, after 10, 20, 40 and 80 blocks, by exact confidence intervals that need
-nothing to be normally distributed; each look spends a quarter of alpha (Bonferroni over looks: Jennison, Turnbull: Group
-Sequential Methods, 2000, 2). Where several comparisons are made together, the bound that calls a regression (or an
-improvement) is taken at alpha over their number (Bonferroni again: with looks, there are no p-values to order, as Holm
-would).
+nothing to be normally distributed; each look spends a quarter of alpha, so that together they spend alpha at most
+(Bonferroni). Where several comparisons are made together, the bound that calls a regression (or an improvement) is
+taken at alpha over their number (Bonferroni again: with looks there are no p-values to order, as Holm would).
 """
 
 import math
 from collections.abc import Sequence
-from statistics import median
+from statistics import median, stdev
 from typing import Any
 
 import msgspec
 
 from edgeport import stats
-from edgeport.errors import UsageError
-from edgeport.records import Criteria, Result, Session, TimedBlock
+from edgeport.errors import EXIT_INCONCLUSIVE, EXIT_PASS, EXIT_REGRESSED, UsageError
+from edgeport.records import Comparison, Criteria, Result, Session, TimedBlock
 from edgeport.stats import Estimate
 
 BASELINE, COPY, CANDIDATE = "baseline0", "baseline1", "candidate"  # as long as each other: see edgeport.session
@@ -61,7 +60,21 @@ class Verdict(msgspec.Struct, frozen=True):
     blocks: int = 0
 
 
-def criteria(tolerance: float, effect: float | None, alpha: float, comparisons: int = 1) -> Criteria:
+class Check(msgspec.Struct, frozen=True):
+    """One thing that a comparison is judged by: latency (ns), size (bytes) or accuracy (share of samples). change: a
+    share of the baseline's value, or a difference of shares for the accuracy. outcome: None where it is not judged.
+    """
+
+    what: str
+    before: float | None
+    after: float | None
+    change: float | None
+    tolerance: float | None
+    outcome: str | None
+    reason: str
+
+
+def criteria(tolerance: float, effect: float | None, alpha: float) -> Criteria:
     """effect: 2.5 times the tolerance unless given. Raises UsageError for what cannot be decided by."""
     effect = EFFECT_PER_TOLERANCE * tolerance if effect is None else effect
     if not 0 < tolerance < effect < 10:
@@ -71,14 +84,15 @@ def criteria(tolerance: float, effect: float | None, alpha: float, comparisons: 
         )
     if not 0 < alpha < 0.5:
         raise UsageError(f"--alpha {alpha:g}: give a chance of a false alarm above 0 and below 0.5")
-    return Criteria(tolerance, effect, alpha, comparisons)
+    return Criteria(tolerance, effect, alpha)
 
 
 def change(block: TimedBlock) -> float:
     """ln(candidate / baseline): the median over bursts, the baseline's time being the geometric mean of its two arms',
     which halves its own part in the noise and leaves that noise's other half, ln(copy / baseline), to noise().
     """
-    rows = zip(*(map(median, block.ns[arm]) for arm in (CANDIDATE, BASELINE, COPY)), strict=True)
+    arms = ([median(burst) for burst in block.ns[arm]] for arm in (CANDIDATE, BASELINE, COPY))
+    rows = zip(*arms, strict=True)
     return median(math.log(c) - (math.log(b) + math.log(copy)) / 2 for c, b, copy in rows)
 
 
@@ -157,10 +171,76 @@ def _as_share(logs: Estimate) -> Estimate:
     return Estimate(stats.share(logs.low), stats.share(logs.value), stats.share(logs.high))
 
 
+# Whole comparisons
+
+
+def latency_verdict(comparison: Comparison) -> Verdict:
+    if comparison.differences:
+        return Verdict(INCONCLUSIVE, f"not comparable: {'; '.join(comparison.differences)}")
+    return verdict([values(s) for s in comparison.sessions], comparison.criteria)
+
+
+def checks(comparison: Comparison) -> list[Check]:
+    """Latency, size and, where there were labelled samples, accuracy."""
+    found, by = latency_verdict(comparison), comparison.criteria
+    change = found.slowdown.value if found.slowdown else None
+    before, after = (_nanoseconds(comparison, arm) for arm in (BASELINE, CANDIDATE))
+    latency = Check("latency", before, after, change, by.tolerance, found.outcome, found.reason)
+    return [latency, _size(comparison), *_accuracy(comparison)]
+
+
+def outcome(comparison: Comparison) -> str:
+    """The worst of its checks."""
+    outcomes = [check.outcome for check in checks(comparison)]
+    return next(o for o in (REGRESSED, INCONCLUSIVE, IMPROVED, PASS) if o in outcomes)
+
+
+def exit_code(outcomes: Sequence[str]) -> int:
+    """1 for any regression, else 4 for anything that is not known, which no outcome at all is too; 0 for the rest."""
+    if REGRESSED in outcomes:
+        return EXIT_REGRESSED
+    return EXIT_PASS if outcomes and INCONCLUSIVE not in outcomes else EXIT_INCONCLUSIVE
+
+
+def block_spread(comparison: Comparison) -> float | None:
+    """Standard deviation of the changes that the last session's blocks told: the noise of one block."""
+    told = values(comparison.sessions[-1]).changes if comparison.sessions else ()
+    return stdev(told) if len(told) > 1 else None
+
+
+def _nanoseconds(comparison: Comparison, arm: str) -> float | None:
+    """Median over all runs: for orientation, since what the device did meanwhile is part of it."""
+    samples = [ns for s in comparison.sessions for b in s.blocks for burst in b.ns[arm] for ns in burst]
+    return median(samples) if samples else None
+
+
+def _size(comparison: Comparison) -> Check:
+    before, after = comparison.baselines[0].size_bytes, comparison.candidates[0].size_bytes
+    tolerance, change = comparison.criteria.size_tolerance, after / before - 1
+    if tolerance is None:
+        return Check("size", before, after, change, None, None, "")
+    worse = change > tolerance
+    reason = f"{'more' if worse else 'not more'} than {tolerance:.1%} larger"
+    return Check("size", before, after, change, tolerance, REGRESSED if worse else PASS, reason)
+
+
+def _accuracy(comparison: Comparison) -> list[Check]:
+    counted, tolerance = comparison.accuracy, comparison.criteria.accuracy_tolerance
+    if counted is None:
+        return []
+    before, after = (n / counted.samples for n in (counted.baseline_right, counted.candidate_right))
+    lost = counted.baseline_right - counted.candidate_right
+    said = f"{-lost:+d} of {counted.samples} samples named rightly"
+    if tolerance is None:
+        return [Check("accuracy", before, after, after - before, None, None, said)]
+    result = REGRESSED if lost > tolerance * counted.samples else PASS
+    return [Check("accuracy", before, after, after - before, tolerance, result, said)]
+
+
 # Comparable or not
 
 
-def differences(before: Result, after: Result) -> tuple[str, ...]:
+def differences(before: Result, after: Result, sides: tuple[str, str] = ("baseline", "candidate")) -> tuple[str, ...]:
     """What forbids to hold two results against each other, in words that name both sides; empty if nothing does."""
     pairs: list[tuple[str, Any, Any]] = [
         ("device", _device(before), _device(after)),
@@ -173,7 +253,7 @@ def differences(before: Result, after: Result) -> tuple[str, ...]:
     ]
     if before.runtime == after.runtime:
         pairs.append((f"version of {before.runtime}", before.runtime_version, after.runtime_version))
-    return tuple(f"another {what}: {b} before, {a} now" for what, b, a in pairs if b != a)
+    return tuple(f"{what}: {b} ({sides[0]}), {a} ({sides[1]})" for what, b, a in pairs if b != a)
 
 
 def _device(result: Result) -> str:

@@ -188,13 +188,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class Criteria(msgspec.Struct, frozen=True):
     """What a comparison is judged by. tolerance: the slowdown that is no regression; effect: the one that must not be
     missed, greater than that; 0.02 is 2%. alpha: the chance that one session calls a slowdown of just the tolerance a
-    regression, shared by all comparisons that are made together, of which there are `comparisons`.
+    regression, shared by all comparisons that are made together, of which there are `comparisons`. size_tolerance: by
+    which share the file may grow; accuracy_tolerance: which share of the samples may be named wrongly besides; None
+    where that is not judged.
     """
 
     tolerance: float = 0.02
     effect: float = 0.05
     alpha: float = 0.005
     comparisons: int = 1
+    size_tolerance: float | None = None
+    accuracy_tolerance: float | None = None
 
 
 class TimedBlock(msgspec.Struct, frozen=True):
@@ -218,6 +222,15 @@ class Session(msgspec.Struct, frozen=True):
     dropped: tuple[TimedBlock, ...] = ()
 
 
+class Accuracy(msgspec.Struct, frozen=True):
+    """How many of the same labelled samples each side names rightly (top-1)."""
+
+    source: str
+    samples: int
+    baseline_right: int
+    candidate_right: int
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate measured against its baseline on one device. differences: in words, why they cannot be compared, in
     which case there are no sessions. baselines, candidates: separate launches, that tell of the circumstances and
@@ -234,4 +247,5 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[Result, ...]
     sessions: tuple[Session, ...]
     differences: tuple[str, ...] = ()
+    accuracy: Accuracy | None = None
     spin_percent: float = 0.0

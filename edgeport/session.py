@@ -1,12 +1,12 @@
-"""Compares a candidate with its baseline on a device: blocks of fresh processes, alive at once, on the same cores, until
-there is a verdict or no time is left.
+"""Compares a candidate with its baseline on a device: blocks of fresh processes, alive at once, on the same cores,
+until there is a verdict or no time is left.
 """
 
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -51,6 +51,17 @@ class Settings(msgspec.Struct, frozen=True):
     spin_percent: float = 0.0
 
 
+def compare_all(
+    tasks: Sequence[tuple[Runner, Pair, Settings]], made: Callable[[Comparison], None], progress: Progress
+) -> None:
+    """Each pair on its device, one after the other; made is told of each comparison as it ends. Their number is taken
+    account of in the criteria. Raises DeviceError.
+    """
+    for runner, pair, settings in tasks:
+        criteria = msgspec.structs.replace(settings.criteria, comparisons=len(tasks))
+        made(compare_pair(pair, runner, msgspec.structs.replace(settings, criteria=criteria), progress))
+
+
 def compare_pair(pair: Pair, runner: Runner, settings: Settings, progress: Progress) -> Comparison:
     """Raises DeviceError."""
     return _Comparing(pair, runner, settings, progress).run()
@@ -74,40 +85,37 @@ class _Comparing:
 
     def _run(self) -> Comparison:
         self.progress.advanced(self.step, "first runs")
-        before, after = self._measured(PROBE)
+        before, after = self._measured(PROBE, self.settings.cores)
         differences = self._differences(before, after)
-        self.cores = self.settings.cores or after.cores[-self.settings.num_threads :]
+        self.cores: tuple[int, ...] = self.settings.cores or after.cores[-self.settings.num_threads :]
         self.facts = after.facts
         if not differences:
             self._decide(before, after)
-        baselines, candidates = [before], [after]
-        if not differences and self.settings.profile:
-            profiled = msgspec.structs.replace(PROBE, profile=True)
-            for n in range(PROFILES):
-                self.progress.advanced(self.step, f"profile {n + 1} of {PROFILES}")
-                for kept, result in zip((baselines, candidates), self._measured(profiled), strict=True):
-                    kept.append(result)
+        explains = self.settings.profile and not differences
+        profiled = [self._profiled(n) for n in range(PROFILES if explains else 0)]
         made = Comparison(
             name=self.pair.name,
             device=self.runner.device,
             criteria=self.settings.criteria,
-            cores=tuple(self.cores),
+            cores=self.cores,
             nice=self.settings.nice,
             max_minutes=self.settings.max_minutes,
-            baselines=tuple(baselines),
-            candidates=tuple(candidates),
+            baselines=(before, *(pair[0] for pair in profiled)),
+            candidates=(after, *(pair[1] for pair in profiled)),
             sessions=tuple(self.sessions),
             differences=differences,
             spin_percent=self.settings.spin_percent,
         )
-        self.progress.finished(self.step, verdict(made).outcome)
+        self.progress.finished(self.step, compare.latency_verdict(made).outcome)
         return made
 
-    def _measured(self, how: measure.Settings) -> tuple[Result, Result]:
-        settings = self.settings
-        own = msgspec.structs.replace(
-            how, num_threads=settings.num_threads, cores=settings.cores, input_shapes=settings.input_shapes
-        )
+    def _profiled(self, n: int) -> tuple[Result, Result]:
+        self.progress.advanced(self.step, f"profile {n + 1} of {PROFILES}")
+        return self._measured(msgspec.structs.replace(PROBE, profile=True), self.cores)
+
+    def _measured(self, how: measure.Settings, cores: tuple[int, ...]) -> tuple[Result, Result]:
+        threads, shapes = self.settings.num_threads, self.settings.input_shapes
+        own = msgspec.structs.replace(how, num_threads=threads, cores=cores, input_shapes=shapes)
         measurement = Measurement([self.pair.baseline, self.pair.candidate], self.runner, own, Silent())
         measurement.run()
         before, after = measurement.results()
@@ -116,7 +124,7 @@ class _Comparing:
     def _differences(self, before: Result, after: Result) -> tuple[str, ...]:
         found = list(compare.differences(before, after))
         if self.pair.stored is not None:
-            found += compare.differences(self.pair.stored, before)
+            found += compare.differences(self.pair.stored, before, ("as stored", "now"))
         if after.facts.get("emulated") and not self.settings.allow_emulated:
             found.append("the device is emulated, whose times say nothing of a real one; --allow-emulated takes them")
         return tuple(dict.fromkeys(found))
@@ -157,7 +165,7 @@ class _Comparing:
         """
         settings, seeds = self.settings, random.Random(seed)
         how = interleave.Settings(
-            num_threads=settings.num_threads, cores=tuple(self.cores), seconds=settings.seconds, nice=settings.nice
+            num_threads=settings.num_threads, cores=self.cores, seconds=settings.seconds, nice=settings.nice
         )
         sources = {BASELINE: self.pair.baseline, COPY: self.pair.baseline, CANDIDATE: self.pair.candidate}
         with tempfile.TemporaryDirectory(prefix="edgeport-") as folder:
@@ -167,13 +175,6 @@ class _Comparing:
                 arms[arm] = Path(shutil.copyfile(path, Path(folder, arm + path.suffix.lower())))
             while True:
                 yield _timed(interleave.run_block(self.runner, arms, how, seeds.getrandbits(32), options))
-
-
-def verdict(comparison: Comparison) -> compare.Verdict:
-    """Of a kept comparison."""
-    if comparison.differences:
-        return compare.Verdict(compare.INCONCLUSIVE, f"not comparable: {'; '.join(comparison.differences)}")
-    return compare.verdict([compare.values(s) for s in comparison.sessions], comparison.criteria)
 
 
 def _timed(block: interleave.Block) -> TimedBlock:

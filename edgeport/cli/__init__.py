@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from edgeport import __version__, errors
-from edgeport.cli import export, inspect, lists, profile
+from edgeport.cli import compare, export, inspect, lists, profile
 from edgeport.cli.checks import complain
 from edgeport.errors import EdgeportError
 
@@ -83,5 +83,5 @@ def options(
     pass
 
 
-for command in (export.export, profile.profile, inspect.inspect, lists.models, lists.devices):
+for command in (export.export, profile.profile, compare.compare, inspect.inspect, lists.models, lists.devices):
     app.command()(command)
