@@ -249,3 +249,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     differences: tuple[str, ...] = ()
     accuracy: Accuracy | None = None
     spin_percent: float = 0.0
+
+
+class BaselineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact that a baseline keeps, what it measured then, and how it is made anew: model as it was given, options
+    of its export by the names of edgeport.cli.export.make_request().
+    """
+
+    model: str
+    options: dict[str, Any]
+    result: Result
+    preprocessing: Preprocessing | None = None
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """baseline.json of a baseline's folder; the artifacts lie beside it, in objects/, named by their hashes."""
+
+    schema: int
+    entries: tuple[BaselineEntry, ...]

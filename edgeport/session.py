@@ -18,7 +18,7 @@ from edgeport.progress import Progress, Silent
 from edgeport.records import Comparison, Criteria, Result, Session, TimedBlock
 from edgeport.runner import Runner
 
-PROFILES = 3  # launches with the profiler on, a side
+PROFILES = 5  # launches with the profiler on, a side
 PROBE = measure.Settings(num_runs=8, warmup_runs=4, launches=1, profile=False)
 FIRST_SHARE = 0.5  # of the time, that the first session may take: the second one needs as much
 MOST_DROPPED = 20

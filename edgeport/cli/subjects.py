@@ -28,6 +28,10 @@ NumThreads = Annotated[int | None, typer.Option(min=1, help="Default: the device
 Seed = Annotated[int | None, typer.Option(help="Of the order in which the processes take turns. Default: another one.")]
 Nice = Annotated[int, typer.Option(min=-20, max=19, help="Priority of the timed processes; below 0 may need root.")]
 Emulated = Annotated[bool, typer.Option("--allow-emulated", help="Judge the times of an emulated device, too.")]
+Devices = Annotated[
+    list[str],
+    typer.Option("--device", help="Where to run (edgeport devices). Repeatable.", autocompletion=complete_device),
+]
 DeviceName = Annotated[str, typer.Option(help="Where to run (edgeport devices).", autocompletion=complete_device)]
 
 
@@ -76,10 +80,10 @@ def find_artifacts(
         model=model,
         name=None,
         assignments=given.get("assignments", ()),
-        weights=given.get("weights"),
+        weights=_path(given.get("weights")),
         input_shapes=given.get("input_shapes", ()),
         target=given["target"],
-        calibration_data=given.get("calibration_data"),
+        calibration_data=_path(given.get("calibration_data")),
         min_sqnr_db=given.get("min_sqnr_db", 10.0),
         formats=formats_of(runtime),
         precisions=precision,
@@ -87,6 +91,10 @@ def find_artifacts(
     )
     folder = bundle.export_cached(request, runner, progress)
     return artifacts_of(folder, None, request.precisions), folder
+
+
+def _path(text: str | Path | None) -> Path | None:
+    return Path(text) if text else None
 
 
 def shapes_of(texts: Sequence[str], converted: bool) -> dict[str, tuple[int, ...]]:

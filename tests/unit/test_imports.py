@@ -25,7 +25,7 @@ LAYERS = (
     "runner",
     "export",
     "measure interleave analysis",
-    "session guidelines",
+    "session guidelines baseline",
     "reports",
     "display",
     "cli",
