@@ -219,7 +219,7 @@ def _size(comparison: Comparison) -> Check:
     tolerance, change = comparison.criteria.size_tolerance, after / before - 1
     if tolerance is None:
         return Check("size", before, after, change, None, None, "")
-    worse = change > tolerance
+    worse = after - before > round(tolerance * before, 6)
     reason = f"{'more' if worse else 'not more'} than {tolerance:.1%} larger"
     return Check("size", before, after, change, tolerance, REGRESSED if worse else PASS, reason)
 
@@ -233,7 +233,7 @@ def _accuracy(comparison: Comparison) -> list[Check]:
     said = f"{-lost:+d} of {counted.samples} samples named rightly"
     if tolerance is None:
         return [Check("accuracy", before, after, after - before, None, None, said)]
-    result = REGRESSED if lost > tolerance * counted.samples else PASS
+    result = REGRESSED if lost > round(tolerance * counted.samples, 6) else PASS
     return [Check("accuracy", before, after, after - before, tolerance, result, said)]
 
 
