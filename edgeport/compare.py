@@ -91,14 +91,21 @@ def change(block: TimedBlock) -> float:
     """ln(candidate / baseline): the median over bursts, the baseline's time being the geometric mean of its two arms',
     which halves its own part in the noise and leaves that noise's other half, ln(copy / baseline), to noise().
     """
-    arms = ([median(burst) for burst in block.ns[arm]] for arm in (CANDIDATE, BASELINE, COPY))
-    rows = zip(*arms, strict=True)
-    return median(math.log(c) - (math.log(b) + math.log(copy)) / 2 for c, b, copy in rows)
+    candidate, baseline, copy = (_bursts(block, arm) for arm in (CANDIDATE, BASELINE, COPY))
+    return median(
+        math.log(c) - (math.log(b) + math.log(o)) / 2 for c, b, o in zip(candidate, baseline, copy, strict=True)
+    )
 
 
 def noise(block: TimedBlock) -> float:
     """ln(copy / baseline): what there is between two processes that run the same file."""
-    return stats.log_ratio(block.ns[COPY], block.ns[BASELINE])
+    return median(math.log(o / b) for o, b in zip(_bursts(block, COPY), _bursts(block, BASELINE), strict=True))
+
+
+def _bursts(block: TimedBlock, arm: str) -> list[float]:
+    """The median run of each burst, in ns, without what it waited for its core: that is time of other programs."""
+    pairs = zip(block.ns[arm], block.waited_ns[arm], strict=True)
+    return [median(n - w for n, w in zip(ns, waited, strict=True)) for ns, waited in pairs]
 
 
 def values(session: Session) -> Values:

@@ -21,8 +21,8 @@ LEAST_ROUNDS = 4
 
 class Settings(msgspec.Struct, frozen=True):
     """cores: what every process is pinned to. seconds: how long a block is timed, rounded up to whole rounds, and to
-    four. The first run of each burst is not counted: it refills the caches that the others have emptied. nice: the
-    processes' priority, below 0 before other programs, for a machine with other users.
+    least_rounds. The first run of each burst is not counted: it refills the caches that the others have emptied.
+    nice: the processes' priority, below 0 before other programs, for a machine with other users.
     """
 
     num_threads: int = 1
@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True):
     warmup_runs: int = 8
     counted_runs: int = 3
     seconds: float = 1.5
+    least_rounds: int = LEAST_ROUNDS
     nice: int = 0
 
 
@@ -77,11 +78,11 @@ def run_block(
             served[label] = stack.enter_context(process)
         bursts: dict[str, list[Burst]] = {label: [] for label in artifacts}
         end, rounds = time.monotonic() + settings.seconds, 0
-        while rounds < LEAST_ROUNDS or time.monotonic() < end:
+        while rounds < settings.least_rounds or time.monotonic() < end:
             labels = _shuffled(artifacts, order)
             for label in (*labels, *reversed(labels)):
                 burst = served[label].burst(1 + settings.counted_runs)
-                bursts[label].append(Burst(burst.ns[1:], burst.preempted[1:]))
+                bursts[label].append(Burst(burst.ns[1:], burst.preempted[1:], burst.waited_ns[1:]))
             rounds += 1
     messages = next(iter(served.values())).messages  # of the process that was the first to start and the last to end
     before, after = (messages.get(kind, {}).get("telemetry", {}) for kind in ("serving", "bye"))

@@ -204,11 +204,13 @@ class Criteria(msgspec.Struct, frozen=True):
 class TimedBlock(msgspec.Struct, frozen=True):
     """One fresh process each of the candidate, the baseline and a byte copy of the baseline, timed by turns.
 
-    ns: by arm, burst by burst, of each run; preempted: how often in each run the system gave a core to another
-    program. Bursts of the same position ran beside each other. before, after: what the agent read of the device.
+    ns: by arm, burst by burst, of each run; waited_ns: the part of it that the thread which called the runtime waited
+    for a core that others had; preempted: how often the system gave a core to another program. Bursts of the same
+    position ran beside each other. before, after: what the agent read of the device.
     """
 
     ns: dict[str, tuple[tuple[int, ...], ...]]
+    waited_ns: dict[str, tuple[tuple[int, ...], ...]]
     preempted: dict[str, tuple[tuple[int, ...], ...]]
     before: dict[str, Any]
     after: dict[str, Any]

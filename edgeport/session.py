@@ -22,6 +22,7 @@ PROFILES = 5  # launches with the profiler on, a side
 PROBE = measure.Settings(num_runs=8, warmup_runs=4, launches=1, profile=False)
 FIRST_SHARE = 0.5  # of the time, that the first session may take: the second one needs as much
 MOST_DROPPED = 20
+SLOW_MS = 15.0  # of a run: with slower ones, a block of long bursts would take many seconds
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -88,7 +89,7 @@ class _Comparing:
         before, after = self._measured(PROBE, self.settings.cores)
         differences = self._differences(before, after)
         self.cores: tuple[int, ...] = self.settings.cores or after.cores[-self.settings.num_threads :]
-        self.facts = after.facts
+        self.facts, self.ms = after.facts, stats.latency(after.launches).median
         if not differences:
             self._decide(before, after)
         explains = self.settings.profile and not differences
@@ -178,9 +179,11 @@ class _Comparing:
 
 
 def _timed(block: interleave.Block) -> TimedBlock:
-    ns = {arm: tuple(burst.ns for burst in bursts) for arm, bursts in block.bursts.items()}
-    preempted = {arm: tuple(burst.preempted for burst in bursts) for arm, bursts in block.bursts.items()}
-    return TimedBlock(ns, preempted, block.before, block.after)
+    ns, waited, preempted = (
+        {arm: tuple(getattr(burst, field) for burst in bursts) for arm, bursts in block.bursts.items()}
+        for field in ("ns", "waited_ns", "preempted")
+    )
+    return TimedBlock(ns, waited, preempted, block.before, block.after)
 
 
 def _shape_options(path: Path, result: Result) -> list[str]:

@@ -8,7 +8,7 @@ import resource
 import shutil
 import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 from . import PROTOCOL, litert, ort, telemetry
 from .messages import AgentError, emit
@@ -97,8 +97,7 @@ def serve(args: argparse.Namespace) -> None:
         command, _, number = line.partition(" ")
         if command != "burst" or not number.strip().isdigit():
             raise AgentError("usage", f"{line.strip()!r} is no request; there is 'burst N'")
-        samples, preempted = _burst(session, int(number), args.spin_percent / 100)
-        emit("burst", ns=samples, preempted=preempted)
+        emit("burst", **_burst(session, int(number), args.spin_percent / 100))
 
 
 def _infer_samples(session: Any, samples: int, ins: List[Any], outs: List[Any]) -> None:
@@ -153,15 +152,19 @@ def _timed(session: Any, runs: int, phase: str) -> List[int]:
     return samples
 
 
-def _burst(session: Any, runs: int, slower_by: float) -> Tuple[List[int], List[int]]:
-    """Nanoseconds of each run, and how often in it the system gave a core of ours to another program.
+def _burst(session: Any, runs: int, slower_by: float) -> Dict[str, List[int]]:
+    """Of each run: nanoseconds; how often in it the system gave a core of ours to another program; and for how many of
+    the nanoseconds the thread that called the runtime waited for its core, which others had.
 
-    slower_by: the share of its time that each run is made longer by, computing: asleep, the core's clock would fall.
+    That is the time in which it neither computed nor, as far as the system tells, slept: the system's count alone has
+    waiting before and after the run in it. slower_by: the share of its time that each run is made longer by,
+    computing: asleep, the core's clock would fall.
     """
-    samples, clock, run = [], time.perf_counter_ns, session.run
-    switches = [_involuntary_switches()]
+    made: Dict[str, List[int]] = {"ns": [], "preempted": [], "waited_ns": []}
+    clock, cpu, waited, run = time.perf_counter_ns, time.thread_time_ns, telemetry.waited_ns, session.run
     gc.disable()
     for _ in range(runs):
+        switches, delay, used = _involuntary_switches(), waited(), cpu()
         start = clock()
         run()
         end = clock()
@@ -169,10 +172,12 @@ def _burst(session: Any, runs: int, slower_by: float) -> Tuple[List[int], List[i
             wanted = end + int(slower_by * (end - start))
             while end < wanted:
                 end = clock()
-        samples.append(end - start)
-        switches.append(_involuntary_switches())
+        used, delay = cpu() - used, waited() - delay
+        made["ns"].append(end - start)
+        made["preempted"].append(_involuntary_switches() - switches)
+        made["waited_ns"].append(max(0, min(end - start - used, delay)))
     gc.enable()
-    return samples, [switches[i + 1] - switches[i] for i in range(runs)]
+    return made
 
 
 def _involuntary_switches() -> int:

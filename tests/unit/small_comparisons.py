@@ -26,8 +26,8 @@ def block(slowdown: float = 0.0, own: float = 0.0, ms: float = 2.0, **telemetry:
         CANDIDATE: ms * (1 + slowdown) * math.sqrt(1 + own),
     }
     ns = {arm: ((round(t * MS),) * 3,) * 4 for arm, t in times.items()}
-    none = dict.fromkeys(times, ((0, 0, 0),) * 4)
-    return TimedBlock(ns, none, telemetry.get("before", {}), telemetry.get("after", {}))
+    none: dict[str, tuple[tuple[int, ...], ...]] = dict.fromkeys(times, ((0, 0, 0),) * 4)
+    return TimedBlock(ns, none, none, telemetry.get("before", {}), telemetry.get("after", {}))
 
 
 def session(slowdown: float = 0.0, blocks: int = 10, own: float = 0.0) -> Session:

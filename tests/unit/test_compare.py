@@ -3,6 +3,7 @@
 import math
 import random
 from statistics import median
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from small_results import result
 from edgeport import compare
 from edgeport.compare import IMPROVED, INCONCLUSIVE, LOOKS, PASS, REGRESSED, Values
 from edgeport.errors import UsageError
-from edgeport.records import Accuracy, Criteria, TensorInfo
+from edgeport.records import Accuracy, Criteria, Session, TensorInfo
 
 DEFAULT = Criteria()
 STRICT = compare.criteria(0.01, None, 0.005)
@@ -206,6 +207,18 @@ def test_a_block_tells_the_change_whatever_the_pace_of_the_machine(slowdown: flo
     assert compare.noise(made) == pytest.approx(math.log1p(own), abs=1e-3)
 
 
+def test_what_a_run_waited_for_its_core_is_other_programs_time() -> None:
+    calm = block(0.1)
+    waits = dict.fromkeys(calm.ns, ((0, 3_000_000, 5_000_000),) * 4)
+    ns = {
+        arm: tuple(tuple(n + w for n, w in zip(*b, strict=True)) for b in zip(bursts, waits[arm], strict=True))
+        for arm, bursts in calm.ns.items()
+    }
+    busy = msgspec.structs.replace(calm, ns=ns, waited_ns=waits)
+    assert compare.change(busy) == compare.change(calm)
+    assert compare.noise(busy) == compare.noise(calm)
+
+
 # Criteria
 
 
@@ -237,8 +250,8 @@ def test_criteria_that_decide_nothing_are_refused(
 # Whole comparisons
 
 
-def outcomes(*sessions: compare.Session, **fields: object) -> dict[str, str | None]:
-    return {check.what: check.outcome for check in compare.checks(comparison(*sessions, **fields))}  # type: ignore[arg-type]
+def outcomes(*sessions: Session, **fields: Any) -> dict[str, str | None]:
+    return {check.what: check.outcome for check in compare.checks(comparison(*sessions, **fields))}
 
 
 def test_size_and_accuracy_are_judged_only_where_that_is_asked_for() -> None:
@@ -302,7 +315,7 @@ def test_the_exit_code_is_that_of_the_worst_outcome_and_of_none_is_four(outcomes
         ({"inputs": (TensorInfo("x", (1, 224, 224, 3), "int8"),)}, ["inputs", "float32", "int8"]),
     ],
 )
-def test_what_cannot_be_compared_is_said_with_both_sides(fields: dict[str, object], words: list[str]) -> None:
+def test_what_cannot_be_compared_is_said_with_both_sides(fields: dict[str, Any], words: list[str]) -> None:
     found = compare.differences(result(), result(**fields))
     assert len(found) == 1
     assert all(word in found[0] for word in words)
