@@ -25,7 +25,7 @@ def block(slowdown: float = 0.0, own: float = 0.0, ms: float = 2.0, **telemetry:
         COPY: ms * (1 + own),
         CANDIDATE: ms * (1 + slowdown) * math.sqrt(1 + own),
     }
-    ns = {arm: ((round(t * MS),) * 3,) * 4 for arm, t in times.items()}
+    ns: dict[str, tuple[tuple[int, ...], ...]] = {arm: ((round(t * MS),) * 3,) * 4 for arm, t in times.items()}
     none: dict[str, tuple[tuple[int, ...], ...]] = dict.fromkeys(times, ((0, 0, 0),) * 4)
     return TimedBlock(ns, none, none, telemetry.get("before", {}), telemetry.get("after", {}))
 
