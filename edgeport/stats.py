@@ -66,7 +66,7 @@ def hodges_lehmann(values: Sequence[float], confidence: float = CONFIDENCE) -> E
 
 def share(log: float) -> float:
     """A logarithm of a ratio as the share by which it is off 1: 0.03 is 3% more."""
-    return math.expm1(log) if log < math.inf else log
+    return log if math.isinf(log) else math.expm1(log)
 
 
 def ratio(logs: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
