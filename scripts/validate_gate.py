@@ -383,7 +383,7 @@ def counted(found: Sequence[Line]) -> tuple[str, ...]:
 def sequential_cells(found: Sequence[Line]) -> tuple[str, str]:
     logs = [math.log(sequential(line)) for line in found]
     off = sum(log > math.log1p(line.criteria.tolerance) for log, line in zip(logs, found, strict=True))
-    return f"{spread(logs):.1%}", f"{off} of {len(logs)}"
+    return shown(spread(logs)), f"{off} of {len(logs)}"
 
 
 def sequential(line: Line) -> float:
@@ -417,8 +417,8 @@ def power(lines: Sequence[Line]) -> Table:
                 str(unclear),
                 f"{median(line.seconds for line in found):.0f}",
                 f"{max(line.seconds for line in found):.0f}",
-                f"{mean(estimates):+.1%} ± {spread(estimates):.1%}",
-                f"{mean(map(sequential, found)) - 1:+.1%} ± {spread([sequential(x) for x in found]):.1%}",
+                f"{mean(estimates):+.1%} ± {shown(spread(estimates))}",
+                f"{mean(map(sequential, found)) - 1:+.1%} ± {shown(spread([sequential(x) for x in found]))}",
             )
         )
     return Table("A slowdown that there is", header, tuple(rows), tuple(range(2, len(header))))
@@ -476,6 +476,10 @@ def cut(whole: Values) -> Callable[[int], Values]:
 
 def spread(values: Sequence[float]) -> float:
     return stdev(values) if len(values) > 1 else math.nan
+
+
+def shown(share: float) -> str:
+    return "-" if math.isnan(share) else f"{share:.1%}"
 
 
 def upper_bound(hits: int, n: int, confidence: float = 0.95) -> float:
