@@ -20,7 +20,8 @@ from edgeport.runner import Runner
 
 PROFILES = 5  # launches with the profiler on, a side
 PROBE = measure.Settings(num_runs=8, warmup_runs=4, launches=1, profile=False)
-FIRST_SHARE = 0.5  # of the time, that the first session may take: the second one needs as much
+FIRST_SHARE = 0.5  # of the time, that the first session may take; more if what is left does for the second one:
+CONFIRMING_BLOCKS = compare.LOOKS[1]
 MOST_DROPPED = 20
 SLOW_MS = 15.0  # of a run: with slower ones, a block of long bursts would take many seconds
 
@@ -135,16 +136,17 @@ class _Comparing:
         options = {arm: _shape_options(self.pair.baseline.path, before) for arm in (BASELINE, COPY)}
         spin = [f"--spin-percent={self.settings.spin_percent}"] if self.settings.spin_percent else []
         options[CANDIDATE] = [*_shape_options(self.pair.candidate.path, after), *spin]
-        start, seconds = time.monotonic(), self.settings.max_minutes * 60
-        seeds = random.Random(self.settings.seed)
-        self._session(seeds.getrandbits(32), start + FIRST_SHARE * seconds, options)
+        start, seeds = time.monotonic(), random.Random(self.settings.seed)
+        seconds = self.settings.max_minutes * 60
+        self._session(seeds.getrandbits(32), start + FIRST_SHARE * seconds, start + seconds, options)
         if compare.needs_second(compare.values(self.sessions[0]), self.settings.criteria):
-            self._session(seeds.getrandbits(32), start + seconds, options)
+            self._session(seeds.getrandbits(32), start + seconds, start + seconds, options)
 
-    def _session(self, seed: int, end: float, options: dict[str, list[str]]) -> None:
+    def _session(self, seed: int, soonest: float, latest: float, options: dict[str, list[str]]) -> None:
+        """It may go on until soonest, and after that for as long as a second session has the time that it needs."""
         blocks: list[TimedBlock] = []
         dropped: list[TimedBlock] = []
-        number, criteria = len(self.sessions) + 1, self.settings.criteria
+        number, criteria, start = len(self.sessions) + 1, self.settings.criteria, time.monotonic()
         changes: list[float] = []
         noises: list[float] = []
         for block in self._blocks(seed, options):
@@ -154,9 +156,11 @@ class _Comparing:
                 blocks.append(block)
                 changes.append(compare.change(block))
                 noises.append(compare.noise(block))
-            told = compare.Values(tuple(changes), tuple(noises))
+            told, now = compare.Values(tuple(changes), tuple(noises)), time.monotonic()
             self.progress.advanced(self.step, _note(number, told, criteria))
-            if compare.is_over(told, criteria) or time.monotonic() >= end or len(dropped) >= MOST_DROPPED:
+            pace = (now - start) / (len(blocks) + len(dropped))
+            is_late = now >= max(soonest, latest - CONFIRMING_BLOCKS * pace) if number == 1 else now >= latest
+            if compare.is_over(told, criteria) or is_late or len(dropped) >= MOST_DROPPED:
                 break
         self.sessions.append(Session(seed, tuple(blocks), tuple(dropped)))
 

@@ -131,15 +131,32 @@ def test_a_device_that_is_always_throttled_gives_no_verdict(compared: Callable[.
     assert compare.outcome(made) == compare.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(
+    ("minutes", "least", "most"),
+    [(1.0, 35, 40), (0.4, 10, 12), (0.1, 1, 3)],  # a block takes a second of this clock
+    ids=["twenty blocks are left for a second session", "half of the time at least", "too few"],
+)
 def test_when_the_time_is_over_it_judges_by_what_there_is(
-    compared: Callable[..., Comparison], monkeypatch: pytest.MonkeyPatch
+    compared: Callable[..., Comparison], monkeypatch: pytest.MonkeyPatch, minutes: float, least: int, most: int
 ) -> None:
     clock = iter(range(10**6))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     unclear = (1.0 if n % 2 else 1.2 for n in range(100))
-    made = compared(Device(unclear), max_minutes=1.0)
+    made = compared(Device(unclear), max_minutes=minutes)
     assert len(made.sessions) == 1
-    assert 10 < counts(made)[0] <= 30
+    assert least <= counts(made)[0] <= most
+    assert compare.outcome(made) == compare.INCONCLUSIVE
+
+
+def test_a_second_session_ends_in_time_too(
+    compared: Callable[..., Comparison], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    slower, unclear = [1.2] * 10, [1.0, 1.2] * 100
+    made = compared(Device(iter([*slower, *unclear])), max_minutes=0.6)
+    assert counts(made)[0] == 10
+    assert 15 <= counts(made)[1] <= 26
     assert compare.outcome(made) == compare.INCONCLUSIVE
 
 
