@@ -51,6 +51,10 @@ CRITERIA = compare.criteria(tolerance=0.01, effect=None, alpha=0.005)
 MAX_MINUTES = 3.0
 HALF_SECONDS = 9.0  # of the one-arm load: about half of the shortest session
 SESSIONS = "sessions.jsonl"
+ENDS = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # with us, however we end
+"""
 BUSY = {
     "steady": "while True: pass",
     "bursty": """
@@ -275,7 +279,8 @@ def loaded(regime: str, seed: int) -> Iterator[None]:
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for n in range(count):
-            processes.append(subprocess.Popen([sys.executable, "-I", "-c", BUSY[regime], str(seed + n)]))
+            command = [sys.executable, "-I", "-c", ENDS + BUSY[regime], str(seed + n)]
+            processes.append(subprocess.Popen(command, stdin=subprocess.PIPE))
         yield
     finally:
         for process in processes:

@@ -73,7 +73,7 @@ def test_classes_are_the_folders_in_order_or_the_numbers_that_they_are_called(tm
 
 @pytest.mark.parametrize("make", [small_onnx, small_tflite], ids=["channels first", "channels last"])
 def test_images_are_laid_out_as_the_file_takes_them(tmp_path: Path, make: Any) -> None:
-    """Each output is taken for a class of its own; the expected one is that of the same pixels as PyTorch takes them."""
+    """Each output is taken for a class of its own; the right one is that of the pixels as PyTorch takes them."""
     model = make(tmp_path / ("net.onnx" if make is small_onnx else "net.tflite"))
     pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
     array = pixels.astype(np.float32).transpose(2, 0, 1)
