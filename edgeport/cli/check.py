@@ -92,6 +92,7 @@ def check(
         try:
             entries = store.select(store.load(baseline), models, device)
             subjects = _subjects(entries, baseline, bool(models), progress)
+            accuracies = [_accuracy(subject, samples, progress) for subject in subjects]  # quick, and it may not fit
             from edgeport import session
 
             settings = session.Settings(
@@ -102,8 +103,9 @@ def check(
                 allow_emulated=allow_emulated,
             )
             tasks = [s.task(settings, num_threads) for s in subjects]
-            session.compare_all(tasks, made.append, progress)
-            made[:] = [_evaluated(c, s, samples, progress) for c, s in zip(made, subjects, strict=True)]
+            session.compare_all(
+                tasks, lambda c: made.append(msgspec.structs.replace(c, accuracy=accuracies[len(made)])), progress
+            )
         finally:  # what was decided before something failed is shown all the same
             _report(made, format, depth, destinations)
     return rules.exit_code([rules.outcome(c) for c in made])
@@ -176,9 +178,9 @@ def _labelled(data: Path | None) -> Any:
     return evaluate.load(data)
 
 
-def _evaluated(comparison: Any, subject: Subject, samples: Any, progress: Any) -> Any:
+def _accuracy(subject: Subject, samples: Any, progress: Any) -> Any:
     if samples is None:
-        return comparison
+        return None
     from edgeport.export import evaluate
     from edgeport.records import Accuracy
 
@@ -187,23 +189,25 @@ def _evaluated(comparison: Any, subject: Subject, samples: Any, progress: Any) -
     sides = (subject.pair.baseline, subject.entry.preprocessing), (subject.pair.candidate, subject.preprocessing)
     right = [evaluate.count_right(subject.runner, a.path, samples, preprocessing) for a, preprocessing in sides]
     progress.finished(step, f"{right[0]} and {right[1]} of {len(samples.labels)} named rightly")
-    return msgspec.structs.replace(comparison, accuracy=Accuracy(samples.source, len(samples.labels), *right))
+    return Accuracy(samples.source, len(samples.labels), *right)
 
 
 def _report(made: Sequence[Any], format: str, depth: int, destinations: Sequence[Path | None]) -> None:
-    """A summary is written even of nothing: it then says so."""
+    """A summary is written even of nothing, and says why."""
     from edgeport import files
     from edgeport.reports import View, verdicts
 
     output, summary, junit = destinations
     view = View(depth=depth, width=display.width(sys.stdout))
-    told = verdicts.summary(made, view)
+    error = sys.exception()  # that is on its way out
+    failure = "" if error is None else str(error) or type(error).__name__
+    told = verdicts.summary(made, view, failure)
     if summary:
         files.write_text(summary, told)
     if os.environ.get(JOB_SUMMARY):
         with Path(os.environ[JOB_SUMMARY]).open("a", encoding="utf-8") as file:
             file.write(told + "\n")
     if junit:
-        files.write_text(junit, verdicts.junit(made))
+        files.write_text(junit, verdicts.junit(made, failure))
     if made:
         deliver(verdicts.render(made, format, view), output)

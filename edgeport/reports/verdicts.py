@@ -30,13 +30,15 @@ def render(comparisons: Sequence[Comparison], format: str, view: View) -> str:
     return as_table.draw(tables(comparisons, view), view) + _reasons(comparisons, "")
 
 
-def summary(comparisons: Sequence[Comparison], view: View) -> str:
-    """Markdown for a pull request: the outcome first."""
+def summary(comparisons: Sequence[Comparison], view: View, failure: str = "") -> str:
+    """Markdown for a pull request: the outcome first. failure: what kept the rest from being compared."""
     outcomes = [compare.outcome(c) for c in comparisons]
-    counts = ", ".join(f"{outcomes.count(o)} {o}" for o in MARKS if o in outcomes)
+    counts = ", ".join(f"{outcomes.count(o)} {o}" for o in MARKS if o in outcomes) or "nothing was measured"
     worst = next((o for o in (compare.REGRESSED, compare.INCONCLUSIVE) if o in outcomes), compare.PASS)
-    mark = MARKS[worst if outcomes else compare.INCONCLUSIVE]
-    return f"### {mark} edgeport: {counts or 'nothing was measured'}\n\n{render(comparisons, 'markdown', view)}"
+    mark = MARKS[worst if outcomes and not failure else compare.INCONCLUSIVE]
+    told = f"**Then it failed**, and there is no verdict on the rest:\n\n```\n{failure}\n```\n\n" if failure else ""
+    body = render(comparisons, "markdown", view) if comparisons else ""
+    return f"### {mark} edgeport: {counts}\n\n{told}{body}"
 
 
 def document(comparison: Comparison, depth: int) -> dict[str, Any]:
@@ -62,26 +64,33 @@ def document(comparison: Comparison, depth: int) -> dict[str, Any]:
     }
 
 
-def junit(comparisons: Sequence[Comparison]) -> str:
+def junit(comparisons: Sequence[Comparison], failure: str = "") -> str:
     """One test case a check, as Jenkins and GitLab read them: a regression is a failure, what is not known an error."""
-    suite = ElementTree.Element("testsuite", name="edgeport")
-    counts = {"tests": 0, "failures": 0, "errors": 0}
-    for comparison in comparisons:
-        for check in (c for c in compare.checks(comparison) if c.outcome):
-            name = f"{comparison.name} {check.what}"
-            case = ElementTree.SubElement(suite, "testcase", classname=f"edgeport.{comparison.device}", name=name)
-            kind = {compare.REGRESSED: "failure", compare.INCONCLUSIVE: "error"}.get(check.outcome or "")
-            counts["tests"] += 1
-            if kind:
-                counts[f"{kind}s"] += 1
-                message = f"{check.outcome}: {check.reason}"
-                ElementTree.SubElement(case, kind, message=message).text = _explained(comparison, check)
+    cases = [
+        _case(f"edgeport.{c.device}", f"{c.name} {check.what}", check.outcome, check.reason, _explained(c, check))
+        for c in comparisons
+        for check in compare.checks(c)
+        if check.outcome
+    ]
+    if failure:
+        cases.append(_case("edgeport", "check", compare.INCONCLUSIVE, failure.partition("\n")[0], failure))
+    counts = {f"{kind}s": sum(case.find(kind) is not None for case in cases) for kind in ("failure", "error")}
+    suite = ElementTree.Element("testsuite", name="edgeport", tests=str(len(cases)))
     for name, count in counts.items():
         suite.set(name, str(count))
+    suite.extend(cases)
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _case(group: str, name: str, outcome: str, reason: str, text: str) -> ElementTree.Element:
+    case = ElementTree.Element("testcase", classname=group, name=name)
+    kind = {compare.REGRESSED: "failure", compare.INCONCLUSIVE: "error"}.get(outcome)
+    if kind:
+        ElementTree.SubElement(case, kind, message=f"{outcome}: {reason}").text = text
+    return case
 
 
 def tables(comparisons: Sequence[Comparison], view: View) -> list[Table]:

@@ -126,7 +126,9 @@ def test_with_nothing_to_compare_with_there_is_no_verdict(
         index.write_text(json.dumps({**json.loads(index.read_text()), "entries": []}))
     text = gate("check", "--summary", "summary.md", "--junit", "junit.xml", code=4)
     assert "edgeport baseline save" in text
-    assert "nothing was measured" in Path("summary.md").read_text()
+    summary = Path("summary.md").read_text()
+    assert summary.startswith("### ❔ edgeport: nothing was measured")
+    assert "edgeport baseline save" in summary
 
 
 def test_a_network_that_cannot_be_built_is_a_failure_and_no_regression(
@@ -150,7 +152,8 @@ def test_a_device_that_fails_is_a_failure_and_no_regression(
         raise DeviceError("the board is gone")
 
     monkeypatch.setattr(runner.Runner, "serve", lost)
-    assert "the board is gone" in gate("check", code=3)
+    assert "the board is gone" in gate("check", "--junit", "junit.xml", code=3)
+    assert "the board is gone" in Path("junit.xml").read_text()
 
 
 @pytest.mark.parametrize(

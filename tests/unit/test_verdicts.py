@@ -88,6 +88,15 @@ def test_a_summary_begins_with_the_outcome() -> None:
     assert heads() == "### ❔ edgeport: nothing was measured"
 
 
+def test_a_failure_is_no_pass_whatever_had_passed_before() -> None:
+    text = verdicts.summary([PASSED], View(), "the board is gone")
+    assert text.startswith("### ❔ edgeport: 1 PASS")
+    assert "the board is gone" in text
+    suite = ET.fromstring(verdicts.junit([PASSED], "the board is gone")).find("testsuite")  # noqa: S314  our own
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "0", "1")
+
+
 def test_junit_has_a_case_a_check_failures_for_regressions_and_errors_for_what_is_not_known() -> None:
     counted = Accuracy("photos", 100, 90, 80)
     worse = comparison(session(), criteria=STRICT, accuracy=counted)
