@@ -7,7 +7,8 @@ that a shuffle before or behind it can be routed away.
 
 from torch.fx import GraphModule, Node
 
-from edgeport.graph._channels import CHANNELS, shape_of
+from edgeport.graph._channels import CHANNELS
+from edgeport.graph._nodes import shape_of
 from edgeport.graph._roles import GROUPS, Role, groups_of, input_of, role_of
 from edgeport.graph._state import add_state, get_state
 

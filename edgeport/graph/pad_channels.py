@@ -8,7 +8,8 @@ others read, with weights of zero at both ends.
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeport.graph._channels import CHANNELS, shape_of
+from edgeport.graph._channels import CHANNELS
+from edgeport.graph._nodes import shape_of
 from edgeport.graph._roles import GROUPS, Role, input_of, is_depthwise, role_of
 from edgeport.graph._state import add_state, get_state
 
