@@ -36,12 +36,8 @@ CUTTING = (
 )
 SHUFFLING = (
     *(aten.permute.default, aten.transpose.int, aten.t.default, aten.flip.default, aten.roll.default),
-    *(
-        aten.channel_shuffle.default,
-        aten.index_select.default,
-        aten.pixel_shuffle.default,
-        aten.pixel_unshuffle.default,
-    ),
+    *(aten.channel_shuffle.default, aten.index_select.default),
+    *(aten.pixel_shuffle.default, aten.pixel_unshuffle.default),
 )
 # What it costs to shuffle an element, to start a piece at each pixel, and to run one more operator, in elements copied
 # as part of a long piece. Measured in LiteRT, int8: transposes take 2.5 ns an element, slices and concats 0.15 ns and
