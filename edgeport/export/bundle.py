@@ -233,11 +233,13 @@ class _Session:
         """PyTorch's outputs for the samples, float64, one array (samples, ...) an output."""
         rows, threads = [], torch.get_num_threads()
         torch.set_num_threads(1)  # the converters have the other cores; more threads wait for each other then
-        with torch.no_grad():
-            for sample in zip(*self.samples.arrays, strict=True):
-                made = self.captured.network(*(torch.from_numpy(a.copy()) for a in sample))  # it may write to them
-                rows.append([t.to(torch.float64).numpy() for t in _pytree.tree_leaves(made)])
-        torch.set_num_threads(threads)
+        try:
+            with torch.no_grad():
+                for sample in zip(*self.samples.arrays, strict=True):
+                    made = self.captured.network(*(torch.from_numpy(a.copy()) for a in sample))  # it may write to them
+                    rows.append([t.to(torch.float64).numpy() for t in _pytree.tree_leaves(made)])
+        finally:
+            torch.set_num_threads(threads)
         return [np.stack(output) for output in zip(*rows, strict=True)]
 
     def _write(self) -> Manifest:
