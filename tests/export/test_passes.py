@@ -46,7 +46,7 @@ def test_passes_serve_the_formats_that_they_name() -> None:
     gm = exported(with_statistics(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))), torch.randn(1, 3, 5, 5))
     done = graph.run_passes(gm, graph.FORMATS)
     rewriting = ["fold_batch_norm", "make_functional", "convolve_average_pools", "merge_groups", "route_channels"]
-    rewriting += ["pad_channels"]
+    rewriting += ["pad_channels", "pad_pieces"]
     assert [p.name for p in done] == [*rewriting, "remove_unused_state"]
     assert done[0].changes == done[0].operators_before - done[0].operators_after == 1
     assert [p.name for p in graph.run_passes(gm, ("tflite",))] == ["widen_pooling"]
