@@ -185,7 +185,8 @@ def _along_channels(node: Node) -> bool:
 def _is_split(node: object) -> bool:
     if not isinstance(node, Node) or node.target != aten.split_with_sizes.default:
         return False
-    return bool(node.args[2:] == (CHANNELS,) and all(user.target == operator.getitem for user in node.users))
+    taken = all(user.target == operator.getitem for user in node.users)
+    return taken and len(node.args) > 2 and node.args[2] == CHANNELS
 
 
 def _is_slice(node: Node) -> bool:
