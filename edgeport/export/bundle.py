@@ -19,7 +19,7 @@ from torch.utils import _pytree
 from edgeport import chatter, files, formats, graph
 from edgeport.catalog import Factory
 from edgeport.errors import EdgeportError, ExportError, ModelFileError
-from edgeport.export import calibrate, capture, verify
+from edgeport.export import cache, calibrate, capture, verify
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
@@ -68,19 +68,27 @@ def export(request: Request, folder: Path, runner: Runner, progress: Progress) -
 
 
 def export_cached(request: Request, runner: Runner, progress: Progress) -> Path:
-    """The folder of an export with the same network, weights, samples, options and versions: made only once."""
-    cache = files.cache_folder("exports")
+    """The folder of an export with the same network, weights, samples, options and versions: made only once.
+
+    It stays until this process ends, at least.
+    """
+    kept = files.cache_folder("exports")
     log = files.cache_folder("logs") / f"{request.name}.log"  # outlives a failed export, whose folder goes
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as temporary:
+    with tempfile.TemporaryDirectory(dir=kept, prefix=".new-") as temporary:
         made = Path(temporary) / "export"
         with _session(request, made, progress, log) as session:
             session.prepare()
-            folder = cache / session.identity()
-            if (folder / MANIFEST).is_file():
-                return folder
+            folder = kept / session.identity()
+            with cache.locked(kept):
+                if (folder / MANIFEST).is_file():
+                    return cache.hold(folder)
             session.convert(runner)
-        shutil.rmtree(folder, ignore_errors=True)
-        made.replace(folder)
+        with cache.locked(kept):
+            if not (folder / MANIFEST).is_file():  # another process may have been quicker
+                shutil.rmtree(folder, ignore_errors=True)
+                made.replace(folder)
+            cache.hold(folder)
+            cache.prune(kept)
         return folder
 
 
