@@ -2,13 +2,15 @@
 
 Schema history of the JSON forms:
     1  first version
+    2  manifest: passes. inspect: layer_types are of layers with multiply-adds; other_types, modules and blocks beside
+       them; a layer's products and channels one by one
 """
 
 from typing import Any
 
 import msgspec
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,10 +102,14 @@ class Model(msgspec.Struct, frozen=True):
 
 
 class Rewrite(msgspec.Struct, frozen=True):
-    """What one graph pass did. changes: as the pass counts them; operators: of the whole graph, before and after."""
+    """What one graph pass did. changes: as the pass counts them; operators: of the whole graph, before and after.
+
+    formats: for whose files it ran.
+    """
 
     name: str
     what: str
+    formats: tuple[str, ...]
     changes: int
     operators_before: int
     operators_after: int

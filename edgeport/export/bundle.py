@@ -19,14 +19,14 @@ from torch.utils import _pytree
 from edgeport import chatter, files, formats, graph
 from edgeport.catalog import Factory
 from edgeport.errors import EdgeportError, ExportError, ModelFileError
-from edgeport.export import calibrate, capture, verify
+from edgeport.export import cache, calibrate, capture, verify
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
 from edgeport.export.job import Job
 from edgeport.export.manifest import MANIFEST, read_manifest
 from edgeport.progress import Progress
-from edgeport.records import SCHEMA, Artifact, Manifest, Model, Preprocessing, TensorInfo, Verification
+from edgeport.records import SCHEMA, Artifact, Manifest, Model, Preprocessing, Rewrite, TensorInfo, Verification
 from edgeport.runner import Runner
 
 LOG = "export.log"
@@ -68,19 +68,27 @@ def export(request: Request, folder: Path, runner: Runner, progress: Progress) -
 
 
 def export_cached(request: Request, runner: Runner, progress: Progress) -> Path:
-    """The folder of an export with the same network, weights, samples, options and versions: made only once."""
-    cache = files.cache_folder("exports")
+    """The folder of an export with the same network, weights, samples, options and versions: made only once.
+
+    It stays until this process ends, at least.
+    """
+    kept = files.cache_folder("exports")
     log = files.cache_folder("logs") / f"{request.name}.log"  # outlives a failed export, whose folder goes
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as temporary:
+    with tempfile.TemporaryDirectory(dir=kept, prefix=".new-") as temporary:
         made = Path(temporary) / "export"
         with _session(request, made, progress, log) as session:
             session.prepare()
-            folder = cache / session.identity()
-            if (folder / MANIFEST).is_file():
-                return folder
+            folder = kept / session.identity()
+            with cache.locked(kept):
+                if (folder / MANIFEST).is_file():
+                    return cache.hold(folder)
             session.convert(runner)
-        shutil.rmtree(folder, ignore_errors=True)
-        made.replace(folder)
+        with cache.locked(kept):
+            if not (folder / MANIFEST).is_file():  # another process may have been quicker
+                shutil.rmtree(folder, ignore_errors=True)
+                made.replace(folder)
+            cache.hold(folder)
+            cache.prune(kept)
         return folder
 
 
@@ -277,23 +285,42 @@ class _Session:
             versions=_versions(),
             artifacts=tuple(artifact for _, artifact in self.made),
             preprocessing=self.preprocessing,
-            passes=captured.passes,
+            passes=(*captured.passes, *self._own_passes()),
         )
-        return msgspec.structs.replace(fresh, artifacts=(*fresh.artifacts, *_still_valid(self.folder, fresh)))
+        return _with_earlier(self.folder, fresh)
+
+    def _own_passes(self) -> Iterator[Rewrite]:
+        """Those of the converters, of whose files one is written."""
+        formats_made = {artifact.format for _, artifact in self.made}
+        for converter in self.converters:
+            for rewrite in converter.passes if converter.format in formats_made else ():
+                yield msgspec.structs.replace(rewrite, formats=(converter.format,))
 
 
-def _still_valid(folder: Path, fresh: Manifest) -> Iterator[Artifact]:
-    """Files of an earlier export of the very same network into this folder, which this one did not make anew."""
+def _with_earlier(folder: Path, fresh: Manifest) -> Manifest:
+    """With the files of an earlier export of the very same network into this folder, which this one did not make."""
     try:
         earlier = read_manifest(folder)
     except ModelFileError:
-        return
-    same = msgspec.structs.replace(earlier, artifacts=fresh.artifacts) == fresh
+        return fresh
+    if _without_files(earlier) != _without_files(fresh):
+        return fresh
     made = {a.file for a in fresh.artifacts}
-    for artifact in earlier.artifacts if same else ():
-        path = folder / artifact.file
-        if artifact.file not in made and path.is_file() and files.sha256(path) == artifact.sha256:
-            yield artifact
+    kept = [a for a in earlier.artifacts if a.file not in made and _is_whole(folder, a)]
+    other = {a.format for a in kept} - {a.format for a in fresh.artifacts}
+    passes = [p for p in earlier.passes if p.formats != graph.FORMATS and other.issuperset(p.formats)]
+    return msgspec.structs.replace(fresh, artifacts=(*fresh.artifacts, *kept), passes=(*fresh.passes, *passes))
+
+
+def _without_files(manifest: Manifest) -> Manifest:
+    """What is said of the network, and what was done to it for all formats alike."""
+    shared = tuple(p for p in manifest.passes if p.formats == graph.FORMATS)
+    return msgspec.structs.replace(manifest, artifacts=(), passes=shared)
+
+
+def _is_whole(folder: Path, artifact: Artifact) -> bool:
+    path = folder / artifact.file
+    return path.is_file() and files.sha256(path) == artifact.sha256
 
 
 def _images(preprocessing: Preprocessing | None) -> str:

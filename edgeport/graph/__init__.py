@@ -38,7 +38,7 @@ def run_passes(
             gm.graph.lint()
             gm.recompile()
             what = " ".join((module.__doc__ or "").split("\n\n")[0].split())
-            done.append(Rewrite(name, what, changes, before, _count(gm)))
+            done.append(Rewrite(name, what, module.FORMATS, changes, before, _count(gm)))
     return tuple(done)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edgeport import analysis, catalog, graph
 from edgeport.export import capture
+from edgeport.records import SCHEMA
 
 from .command_line import Edgeport, edgeport
 
@@ -88,7 +89,7 @@ def layers(profile: Profile) -> dict[str, int]:
 
 
 def test_what_was_measured(profile: Profile, shufflenet: Path) -> None:
-    assert profile["schema"] == 1
+    assert profile["schema"] == SCHEMA
     assert (profile["model"], profile["device"], profile["num_threads"]) == ("shufflenet_v2", "local", 1)
     assert profile["emulated"] is False
     entries = json.loads((shufflenet / "manifest.json").read_text())["artifacts"]

@@ -14,7 +14,7 @@ from edgeport import reports
 from edgeport.attribution import CLASS_NAMES
 from edgeport.breakdown import ROOT, UNATTRIBUTED
 from edgeport.errors import UsageError
-from edgeport.records import Result
+from edgeport.records import SCHEMA, Result
 from edgeport.reports import View
 
 BY = ("class", "op", "module")
@@ -63,7 +63,7 @@ def test_json_has_one_object_for_one_result_and_a_list_for_several() -> None:
 def test_json_tells_the_latency_and_what_it_was_made_of() -> None:
     document = documents([PROFILED])
     latency = {"median": 1245.0, "p10": 1236.15, "p90": 1285.0, "min": 1234.5, "launch_std": pytest.approx(7.0710678)}
-    assert document["schema"] == 1
+    assert document["schema"] == SCHEMA
     assert document["latency_ms"] == latency
     assert document["raw"]["samples_ns"] == [[1234500000, 1240000000, 1300000000], [1250000000]]
     assert (document["init_ms"], document["first_inference_ms"]) == (100, 9)
