@@ -145,12 +145,12 @@ class _Session:
 
     def convert(self, runner: Runner) -> Manifest:
         """Runs the converters side by side, verifies each file as it comes, and writes the folder."""
-        program = capture.program(self.captured)
+        program = capture.program(self.captured.graph, self.captured.inputs)
         job = self._job()
         if "tflite" in self.request.formats:
             self.converters.append(Tflite(program, self.captured.graph, self.log))
         if "onnx" in self.request.formats:
-            self.converters.append(Onnx(program))
+            self.converters.append(Onnx(program, self.captured))
         self._reference = self._run_network()
         pool = ThreadPoolExecutor(len(self.converters))
         futures = [pool.submit(self._collect, converter, job, runner) for converter in self.converters]

@@ -13,6 +13,8 @@ import torch
 
 from edgeport import graph
 from edgeport.errors import ExportError, causes
+from edgeport.export import capture
+from edgeport.export.capture import Captured
 from edgeport.export.job import Job
 from edgeport.records import Rewrite
 
@@ -45,20 +47,29 @@ class Onnx:
 
     format = "onnx"
 
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        self._program = program
+    def __init__(self, program: torch.export.ExportedProgram, captured: Captured) -> None:
+        self._program, self._captured = program, captured
         self.passes: tuple[Rewrite, ...] = ()
 
     def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
         try:
             from edgeport.export import onnx
 
-            yield from onnx.convert(job, self._program)
+            yield from onnx.convert(job, self._program, self._int8_program)
         except Exception as e:  # converters raise what they like
             raise ConverterError(causes(e)) from e
 
     def stop(self) -> None:
         pass
+
+    def _int8_program(self, job: Job) -> torch.export.ExportedProgram | None:
+        """Of the graph for int8, where that is another one than for floats."""
+        if not job.optimize or job.target != "x86":
+            return None
+        gm = copy.deepcopy(self._captured.plain)
+        passes = graph.run_passes(gm, graph.FORMATS, graph.INT8_ONNX_X86)
+        self.passes = tuple(p for p in passes if p.formats == graph.INT8_ONNX_X86)
+        return capture.program(gm, self._captured.inputs) if any(p.changes for p in self.passes) else None
 
 
 class Tflite:
@@ -93,7 +104,7 @@ class Tflite:
 
         try:
             gm = copy.deepcopy(self._graph)  # the passes for TFLite are not for others
-            passes = graph.run_passes(gm, ("tflite",), None if job.optimize else ())
+            passes = graph.run_passes(gm, ("tflite",), only=None if job.optimize else ())
             data = Lowering(gm).run(job.input_names, job.output_names)
         except UnsupportedError as e:
             self._note(f"converted by litert-torch, because edgeport's own lowering does not know {e}")

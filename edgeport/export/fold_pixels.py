@@ -14,6 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from edgeport.formats.names import module_of, operator_name
+
 BLOCK = 2
 MOST_CHANNELS = 4  # of the image; with more, a kernel's place is worth the way there
 
@@ -54,7 +56,7 @@ def run(model: onnx.ModelProto) -> bool:
     axes = _axes(conv, shapes.get(conv.input[0]), shapes.get(conv.output[0]))
     if axes is None:
         return False
-    blocks = f"{conv.name.rpartition('/')[0]}/space_to_depth".lstrip("/")
+    blocks = operator_name(module_of(conv.name) or "", "space_to_depth")
     weight = weights[conv.input[1]]
     weight.CopyFrom(numpy_helper.from_array(_folded(numpy_helper.to_array(weight), axes), weight.name))
     for value in [v for v in model.graph.value_info if v.name == weight.name]:
@@ -84,7 +86,7 @@ def _axes(conv: onnx.NodeProto, image: list[int] | None, made: list[int] | None)
 
 
 def _folded(weight: NDArray[Any], axes: tuple[_Axis, _Axis]) -> NDArray[Any]:
-    """(out, C, h, w) -> (out, 4 C, blocks, blocks): SpaceToDepth writes a block's pixels row by row, each with all C."""
+    """(out, C, h, w) -> (out, 4 C, blocks, blocks): a block's pixels row by row, each with all C."""
     out, channels = weight.shape[:2]
     folded = np.zeros((out, BLOCK, BLOCK, channels, axes[0].blocks(), axes[1].blocks()), weight.dtype)
     for y in range(axes[0].kernel):

@@ -15,7 +15,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from edgeport.graph._channels import CHANNELS
-from edgeport.graph._nodes import shape_of
+from edgeport.graph._nodes import argument, shape_of
 from edgeport.graph._roles import GROUPS, Role, input_of, is_depthwise, role_of
 from edgeport.graph._state import add_state, get_state
 
@@ -178,19 +178,18 @@ def _is_harmless(node: Node) -> bool:
 
 
 def _along_channels(node: Node) -> bool:
-    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    return axis in (CHANNELS, CHANNELS - len(shape_of(node)))
+    return argument(node, 1, 0) in (CHANNELS, CHANNELS - len(shape_of(node)))
 
 
 def _is_split(node: object) -> bool:
     if not isinstance(node, Node) or node.target != aten.split_with_sizes.default:
         return False
-    taken = all(user.target == operator.getitem for user in node.users)
-    return taken and len(node.args) > 2 and node.args[2] == CHANNELS
+    along = argument(node, 2, 0) == CHANNELS
+    return bool(along) and all(user.target == operator.getitem for user in node.users)
 
 
 def _is_slice(node: Node) -> bool:
-    return node.target == aten.slice.Tensor and len(node.args) == 4 and node.args[1] == CHANNELS
+    return node.target == aten.slice.Tensor and len(node.args) == 4 and bool(node.args[1] == CHANNELS)
 
 
 def _span(node: Node) -> tuple[int, int]:

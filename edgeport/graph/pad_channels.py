@@ -21,10 +21,15 @@ MOST = 1 / 3  # of the channels, to be added at most: more costs the convolution
 
 def run(gm: GraphModule) -> int:
     """Returns how many depthwise convolutions it padded."""
+    return pad(gm, MOST)
+
+
+def pad(gm: GraphModule, most: float) -> int:
+    """The same, with at most so many of the channels added."""
     atoms, more = Atoms(gm), {}
     for family in atoms.families():
         extra = -family.size % VECTOR
-        if 0 < extra <= family.size * MOST and _is_inner(gm, family):
+        if 0 < extra <= family.size * most and _is_inner(gm, family):
             more.update(dict.fromkeys(family.atoms, extra))
     atoms.grow(more)
     return sum(is_depthwise(tensor) for tensor, _ in more)

@@ -55,7 +55,7 @@ def test_passes_serve_the_formats_that_they_name() -> None:
 
 def test_passes_can_be_chosen() -> None:
     gm = exported(with_statistics(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))), torch.randn(1, 3, 5, 5))
-    assert [p.name for p in graph.run_passes(gm, graph.FORMATS, ["make_functional"])] == ["make_functional"]
+    assert [p.name for p in graph.run_passes(gm, graph.FORMATS, only=["make_functional"])] == ["make_functional"]
     assert NORM in targets(gm)
 
 
