@@ -1,6 +1,7 @@
 """From a network to a folder of verified files and its manifest."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import re
@@ -140,6 +141,7 @@ class _Session:
         parts = [
             *(self.captured.identity(), self.samples.record().sha256, request.name, request.target, request.int8_io),
             *(request.min_sqnr_db, request.formats, request.precisions, sorted(_versions().items()), SCHEMA),
+            _code(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
@@ -377,6 +379,15 @@ def _mentioned(graph: torch.fx.Graph, text: str) -> list[torch.fx.Node]:
         if name.count(".") >= 1 and re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text):
             found.append(node)
     return found
+
+
+@functools.cache
+def _code() -> str:
+    """A hash of edgeport's own code that exports: what was made by another version of it is made anew."""
+    root, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(p for part in ("export", "graph", "formats") for p in (root / part).glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

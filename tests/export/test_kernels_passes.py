@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from edgeport.graph import (
     convolve_average_pools,
     fold_batch_norm,
+    merge_all_groups,
     merge_groups,
     pad_channels,
+    pad_narrow_channels,
     pad_pieces,
     widen_pooling,
 )
@@ -221,6 +223,23 @@ def test_large_groups_and_depthwise_convolutions_stay(channels: int, groups: int
     rewritten(
         merge_groups, nn.Sequential(nn.Conv2d(channels, channels, 1, groups=groups)), torch.randn(1, channels, 4, 4), 0
     )
+
+
+@pytest.mark.parametrize(("groups", "merged"), [(2, 1), (8, 1), (12, 0)])
+def test_int8_on_x86_has_one_group_of_up_to_eight(groups: int, merged: int) -> None:
+    conv = nn.Conv2d(24 * groups, 48 * groups, 3, padding=1, groups=groups)
+    nodes = rewritten(merge_all_groups, nn.Sequential(conv), torch.randn(1, 24 * groups, 5, 5), merged)
+    assert nodes[0].args[-1] == (1 if merged else groups)
+
+
+@pytest.mark.parametrize(("channels", "padded"), [(8, 16), (15, 16), (16, 16), (4, 4)])
+def test_int8_on_x86_has_depthwise_convolutions_of_sixteen_channels(channels: int, padded: int) -> None:
+    network = nn.Sequential(
+        *(nn.Conv2d(5, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1, groups=channels)),
+        *(nn.ReLU(), nn.Conv2d(channels, 6, 1)),
+    )
+    nodes = rewritten(pad_narrow_channels, network, torch.randn(1, 5, 8, 8), changes=int(padded != channels))
+    assert max(n.meta["val"].shape[1] for n in nodes) == max(padded, 6)
 
 
 @few
