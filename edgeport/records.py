@@ -67,8 +67,41 @@ class Verification(msgspec.Struct, frozen=True):
     top1_agreement: float
 
 
+class LayerNoise(msgspec.Struct, frozen=True):
+    """How much of a layer's output int8 keeps: signal-to-noise ratio against the float network, all before it int8."""
+
+    name: str
+    module: str
+    sqnr_db: float
+
+
+class FloatLayer(msgspec.Struct, frozen=True):
+    """A layer left in float. gain_db: of the outputs' signal-to-noise ratio; madds: multiply-adds that stay float."""
+
+    name: str
+    module: str
+    gain_db: float
+    madds: int
+
+
+class Quantized(msgspec.Struct, frozen=True):
+    """How an int8 file came to be. method: of choosing ranges.
+
+    held_back: samples on which choices were judged, 0 where there were too few to. tried: signal-to-noise ratio of the
+    outputs for them, in dB, by method. equalized, biases_corrected: how many layers' constants were changed for that.
+    """
+
+    method: str
+    held_back: int
+    tried: dict[str, float]
+    equalized: int
+    biases_corrected: int
+    float_layers: tuple[FloatLayer, ...]
+    layers: tuple[LayerNoise, ...]
+
+
 class Artifact(msgspec.Struct, frozen=True):
-    """One file of an export."""
+    """One file of an export. quantized: of an int8 file."""
 
     file: str
     format: str
@@ -79,6 +112,7 @@ class Artifact(msgspec.Struct, frozen=True):
     outputs: tuple[TensorInfo, ...]
     verification: Verification
     opset: int | None = None
+    quantized: Quantized | None = None
 
 
 class Calibration(msgspec.Struct, frozen=True):

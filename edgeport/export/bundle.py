@@ -24,7 +24,7 @@ from edgeport.export import cache, calibrate, capture, verify
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
-from edgeport.export.job import Job
+from edgeport.export.job import Converted, Job
 from edgeport.export.manifest import MANIFEST, read_manifest
 from edgeport.progress import Progress
 from edgeport.records import SCHEMA, Artifact, Manifest, Model, Preprocessing, Rewrite, TensorInfo, Verification
@@ -56,6 +56,8 @@ class Request(msgspec.Struct, frozen=True):
     calibration_data: Path | None = None
     min_sqnr_db: float = 10.0
     optimize: bool = True
+    calibration_method: str = "auto"
+    max_layers_float: int = 0
 
 
 def export(request: Request, folder: Path, runner: Runner, progress: Progress) -> Manifest:
@@ -140,7 +142,15 @@ class _Session:
         request = self.request
         parts = [
             *(self.captured.identity(), self.samples.record().sha256, request.name, request.target, request.int8_io),
-            *(request.min_sqnr_db, request.formats, request.precisions, sorted(_versions().items()), SCHEMA),
+            *(
+                request.calibration_method,
+                request.max_layers_float,
+                request.min_sqnr_db,
+                request.formats,
+                request.precisions,
+                sorted(_versions().items()),
+                SCHEMA,
+            ),
             _code(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
@@ -173,6 +183,8 @@ class _Session:
             input_names=self.captured.input_names,
             output_names=self.captured.output_names,
             optimize=request.optimize,
+            method=request.calibration_method,
+            max_layers_float=request.max_layers_float,
         )
         try:
             np.savez(self.work / "samples.npz", **dict(zip(job.input_names, self.samples.arrays, strict=True)))  # type: ignore[arg-type]
@@ -186,11 +198,11 @@ class _Session:
         step = f"{converter.format} {pending[0]}"
         try:
             self.progress.started(step)
-            for precision, path in converter.convert(job):
-                step = f"{converter.format} {precision}"
+            for converted in converter.convert(job):
+                step = f"{converter.format} {converted.precision}"
                 if step in expected:
-                    self._accept(step, path, precision, runner)
-                pending.remove(precision)
+                    self._accept(step, converted, runner)
+                pending.remove(converted.precision)
                 if pending:
                     step = f"{converter.format} {pending[0]}"
                     self.progress.started(step)
@@ -201,8 +213,9 @@ class _Session:
         except OSError as e:
             self._fail(step, files.reason(e))
 
-    def _accept(self, step: str, path: Path, precision: str, runner: Runner) -> None:
+    def _accept(self, step: str, converted: Converted, runner: Runner) -> None:
         """Verifies a converted file; notes it, or why it is not accepted."""
+        path, precision = converted.path, converted.precision
         self.progress.advanced(step, "verifying")
         outputs = verify.run_artifact(runner, path, self.samples.arrays)
         verification = verify.compare(self._reference, outputs)
@@ -221,6 +234,7 @@ class _Session:
             outputs=found.outputs,
             verification=verification,
             opset=found.opset,
+            quantized=converted.quantized,
         )
         self.made.append((path, artifact))
         self.progress.finished(step, _figures(verification))

@@ -15,8 +15,8 @@ from edgeport import graph
 from edgeport.errors import ExportError, causes
 from edgeport.export import capture
 from edgeport.export.capture import Captured
-from edgeport.export.job import Job
-from edgeport.records import Rewrite
+from edgeport.export.job import Converted, Job
+from edgeport.records import Quantized, Rewrite
 
 
 class ConverterError(ExportError):
@@ -33,8 +33,8 @@ class Converter(Protocol):
     format: str
     passes: tuple[Rewrite, ...]
 
-    def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
-        """(precision, file) as each is written, fp32 first. Raises ConverterError."""
+    def convert(self, job: Job) -> Iterator[Converted]:
+        """Each file as it is written, fp32 first. Raises ConverterError."""
         ...
 
     def stop(self) -> None:
@@ -51,7 +51,7 @@ class Onnx:
         self._program, self._captured = program, captured
         self.passes: tuple[Rewrite, ...] = ()
 
-    def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
+    def convert(self, job: Job) -> Iterator[Converted]:
         try:
             from edgeport.export import onnx
 
@@ -84,14 +84,14 @@ class Tflite:
         self._workers: list[subprocess.Popen[str]] = []
         self.passes: tuple[Rewrite, ...] = ()
 
-    def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
+    def convert(self, job: Job) -> Iterator[Converted]:
         if not self._lower(job):
             torch.export.save(self._program, job.graph)
             self.passes = msgspec.json.decode(self._work("convert", job), type=tuple[Rewrite, ...])
-        yield "fp32", job.folder / "fp32.tflite"
+        yield Converted("fp32", job.folder / "fp32.tflite")
         if "int8" in job.precisions:
-            self._work("quantize", job)
-            yield "int8", job.folder / "int8.tflite"
+            quantized = msgspec.json.decode(self._work("quantize", job), type=Quantized)
+            yield Converted("int8", job.folder / "int8.tflite", quantized)
 
     def stop(self) -> None:
         for worker in self._workers:
