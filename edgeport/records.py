@@ -88,14 +88,13 @@ class Quantized(msgspec.Struct, frozen=True):
     """How an int8 file came to be. method: of choosing ranges.
 
     held_back: samples on which choices were judged, 0 where there were too few to. tried: signal-to-noise ratio of the
-    outputs for them, in dB, by method. equalized, biases_corrected: how many layers' constants were changed for that.
+    outputs for them, in dB, by method and by change of the constants, in the order of trying. changes: those made.
     """
 
     method: str
     held_back: int
     tried: dict[str, float]
-    equalized: int
-    biases_corrected: int
+    changes: tuple[str, ...]
     float_layers: tuple[FloatLayer, ...]
     layers: tuple[LayerNoise, ...]
 

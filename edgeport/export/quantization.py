@@ -89,12 +89,12 @@ def run(file: FloatFile, samples: Sequence[Sample], method: str, share: bool, ma
     The last file that quantize() writes is the result.
     """
     search = _Search(file, samples, share)
-    tried = search.choose(list(ranges.METHODS) if method == AUTO and search.can_judge else [_plain(method)])
-    equalized = corrected = 0
+    search.choose(list(ranges.METHODS) if method == AUTO and search.can_judge else [_plain(method)])
     if method == AUTO and search.can_judge:
-        equalized, corrected = search.try_change(_equalize), search.try_change(_correct_biases)
-    floats = search.leave_floats(max_layers_float)
-    return search.result(tried, equalized, corrected, floats)
+        for name, change in CHANGES.items():
+            search.try_change(name, change)
+    search.leave_floats(max_layers_float)
+    return search.result()
 
 
 def sqnr_db(expected: Array, found: Array) -> float:
@@ -119,72 +119,67 @@ class _Search:
         self.expected = [np.concatenate([t[n].ravel() for n in names]) for t in file.tensors(self.held)]
         self.method, self.score = ranges.EXTREMES, -NOISELESS_DB
         self.spreads: dict[str, ranges.Spread] = {}
-        self.floats: list[str] = []
+        self.tried: dict[str, float] = {}
+        self.changes: list[str] = []
+        self.left: list[FloatLayer] = []
 
-    def choose(self, methods: Sequence[str]) -> dict[str, float]:
-        """Of each method the signal-to-noise ratio on the samples held back; takes the best."""
-        tried = {}
+    def choose(self, methods: Sequence[str]) -> None:
+        """Takes the method with the best signal-to-noise ratio on the samples held back."""
         self.spreads = self._spreads(self.seen, counted=any(method != ranges.EXTREMES for method in methods))
-        for method in methods:
-            self.method = method
-            tried[method] = self._judge()
-        first, best = methods[0], max(tried, key=tried.__getitem__)
-        self.method = best if tried[best] > tried[first] + GAIN_DB else first
-        self.score = tried[self.method]
-        return tried
+        scores = {}
+        for self.method in methods:
+            scores[self.method] = self._judge()
+        first, best = methods[0], max(scores, key=scores.__getitem__)
+        self.method = best if scores[best] > scores[first] + GAIN_DB else first
+        self.score = scores[self.method]
+        self.tried |= scores
 
-    def try_change(self, change: "Change") -> int:
-        """Changes the float file, and back if that gains nothing. How many layers stay changed."""
-        path = self._quantized()
+    def try_change(self, name: str, change: "Change") -> None:
+        """Changes the float file's constants, and back if that gains nothing."""
+        path, spreads = self._quantized(), self.spreads
         before: dict[str, Array] = {}
-        spreads = self.spreads
-        for name, value in change(self, path):
-            before.setdefault(name, self.file.constant(name).copy())
-            self.file.set_constant(name, value)
+        for constant, value in change(self, path):
+            before.setdefault(constant, self.file.constant(constant).copy())
+            self.file.set_constant(constant, value)
         if not before:
-            return 0
+            return
         self.spreads = self._spreads(self.seen)
-        score = self._judge()
-        if score > self.score + GAIN_DB:
-            self.score = score
-            return sum(layer.bias in before or layer.weight in before for layer in self.file.layers())
-        for name, value in before.items():
-            self.file.set_constant(name, value)
+        self.tried[name] = self._judge()
+        if self.tried[name] > self.score + GAIN_DB:
+            self.score = self.tried[name]
+            self.changes.append(name)
+            return
         self.spreads = spreads
-        return 0
+        for constant, value in before.items():
+            self.file.set_constant(constant, value)
 
-    def leave_floats(self, most: int) -> list[FloatLayer]:
+    def leave_floats(self, most: int) -> None:
         """The layers that gain most in float, one after the other."""
-        left: list[FloatLayer] = []
         layers = {layer.name: layer for layer in self.file.layers()}
-        while len(left) < most:
+        while len(self.left) < most:
             noisy = sorted(self._losses(), key=lambda pair: -pair[1])
-            names = [name for name, _ in noisy if name not in self.floats][: MOST_TRIALS * most]
+            floats = [layer.name for layer in self.left]
+            names = [name for name, _ in noisy if name not in floats][: MOST_TRIALS * most]
             gains = {name: self._judge(name) - self.score for name in names}
             best = max(gains, key=gains.__getitem__, default="")
             if not best or gains[best] < GAIN_DB:
                 break
-            self.floats.append(best)
             self.score += gains[best]
-            left.append(FloatLayer(best, module_of(best) or "", gains[best], layers[best].madds))
-        return left
+            self.left.append(FloatLayer(best, module_of(best) or "", gains[best], layers[best].madds))
 
-    def result(self, tried: dict[str, float], equalized: int, corrected: int, floats: list[FloatLayer]) -> Quantized:
+    def result(self) -> Quantized:
+        """Of a last quantisation, by all samples."""
         self.spreads = self._spreads(self.samples)
         path = self._quantized()
         noise = self._noise(path)
+        layers = [layer for layer in self.file.layers() if layer.output in noise]
         return Quantized(
             method=self.method,
             held_back=len(self.held) if self.can_judge else 0,
-            tried=tried,
-            equalized=equalized,
-            biases_corrected=corrected,
-            float_layers=tuple(floats),
-            layers=tuple(
-                LayerNoise(layer.name, module_of(layer.name) or "", noise[layer.output])
-                for layer in self.file.layers()
-                if layer.output in noise
-            ),
+            tried=self.tried if self.can_judge else {},
+            changes=tuple(self.changes),
+            float_layers=tuple(self.left),
+            layers=tuple(LayerNoise(la.name, module_of(la.name) or "", noise[la.output]) for la in layers),
         )
 
     def _spreads(self, samples: Sequence[Sample], counted: bool | None = None) -> dict[str, ranges.Spread]:
@@ -200,7 +195,7 @@ class _Search:
     def _quantized(self, *floats: str) -> Path:
         found = {name: ranges.METHODS[self.method](spread) for name, spread in self.spreads.items()}
         shared = ranges.shared(self.file.graph, found) if self.share else found
-        return self.file.quantize(shared, [*self.floats, *floats])
+        return self.file.quantize(shared, [*(layer.name for layer in self.left), *floats])
 
     def _noise(self, path: Path) -> dict[str, float]:
         """Signal-to-noise ratio of every tensor that is quantised, by name."""
@@ -309,3 +304,6 @@ def _through(file: FloatFile, layer: Layer, error: Array) -> Array | None:
 
 def _outer(weight: Array, inputs: int) -> tuple[int, int]:
     return weight.shape[0], weight.shape[inputs]
+
+
+CHANGES: dict[str, Change] = {"equal depthwise ranges": _equalize, "corrected biases": _correct_biases}

@@ -28,34 +28,23 @@ def _passes(manifest: Manifest) -> Table:
 def _quantized(artifact: Artifact, done: Quantized, top: int) -> Iterator[Table]:
     yield Table(f"{artifact.file}: how its ranges were found", ("what", "SQNR dB", "chosen"), tuple(_tried(done)), (1,))
     if done.float_layers:
-        rows = tuple(
-            (f.module or "(network)", f.name, f"{f.gain_db:.1f}", _millions(f.madds)) for f in done.float_layers
-        )
+        left = tuple((_place(f.module), f.name, f"{f.gain_db:.1f}", f"{f.madds / 1e6:.2f}") for f in done.float_layers)
         title = f"{artifact.file}: layers left in float"
-        yield Table(title, ("module", "operator", "gains dB", "MMAdds in float"), rows, (2, 3))
+        yield Table(title, ("module", "operator", "gains dB", "MMAdds in float"), left, (2, 3))
     noisy = sorted(done.layers, key=lambda layer: layer.sqnr_db)
     shown = noisy[:top] if top else noisy
-    title = (
-        f"{artifact.file}: signal to noise of its layers, the lowest {len(shown)} of {len(noisy)} (all: manifest.json)"
-    )
-    rows = tuple((layer.module or "(network)", layer.name, f"{layer.sqnr_db:.1f}") for layer in shown)
+    title = f"{artifact.file}: its layers, the noisiest {len(shown)} of {len(noisy)} (all are in the manifest)"
+    rows = tuple((_place(layer.module), layer.name, f"{layer.sqnr_db:.1f}") for layer in shown)
     yield Table(title, ("module", "operator", "SQNR dB"), rows, (2,))
 
 
-def _tried(done: Quantized) -> Iterator[tuple[str, ...]]:
-    if not done.held_back:
-        yield (f"{done.method}: too few samples to hold some back", "", "yes")
-        return
-    for method, sqnr_db in done.tried.items():
-        yield (
-            f"{method}, on {done.held_back} samples held back",
-            f"{sqnr_db:.1f}",
-            "yes" if method == done.method else "",
-        )
-    changes = (("equal ranges of depthwise channels", done.equalized), ("corrected biases", done.biases_corrected))
-    for what, layers in changes:
-        yield what, "", f"in {layers} layers" if layers else "gains nothing"
+def _tried(done: Quantized) -> Iterator[tuple[str, str, str]]:
+    if not done.tried:
+        yield f"{done.method}; too few samples to hold some back", "", "yes"
+    for what, sqnr_db in done.tried.items():
+        chosen = "yes" if what in (done.method, *done.changes) else ""
+        yield f"{what}, on {done.held_back} samples held back", f"{sqnr_db:.1f}", chosen
 
 
-def _millions(madds: int) -> str:
-    return f"{madds / 1e6:.2f}"
+def _place(module: str) -> str:
+    return module or "(network)"
