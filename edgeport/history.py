@@ -265,10 +265,11 @@ def shown(url: URL) -> str:
 
 
 def _canonical(result: Result) -> bytes:
-    """The same bytes for the same result. Optional fields count where they are given, so that a later one changes
-    nothing.
+    """The same bytes for the same result, before it is written and after it is read. Optional fields count where they
+    are given, so that one that a later version adds changes nothing.
     """
-    fields = {name: value for name, value in msgspec.to_builtins(result).items() if value is not None}
+    typed = msgspec.convert(msgspec.to_builtins(result), Result)  # 400 becomes 400.0 where a float is meant
+    fields = {name: value for name, value in msgspec.to_builtins(typed).items() if value is not None}
     return msgspec.json.encode(fields, order="deterministic")
 
 
