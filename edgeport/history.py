@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from edgeport import files, stats
-from edgeport.errors import HistoryError, UsageError, nearest
+from edgeport.errors import HistoryError, UsageError
 from edgeport.records import Result
 
 PATIENCE_S = 30  # for other writers to end, and for a server to answer
@@ -39,7 +39,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             id VARCHAR(64) PRIMARY KEY, kind VARCHAR(16) NOT NULL, unix_time DOUBLE PRECISION NOT NULL,
             model TEXT NOT NULL, device TEXT NOT NULL, runtime TEXT NOT NULL, runtime_version TEXT NOT NULL,
             precision TEXT NOT NULL, num_threads INTEGER NOT NULL, sha256 VARCHAR(64) NOT NULL,
-            emulated BOOLEAN NOT NULL, median_ms DOUBLE PRECISION NOT NULL, low_ms DOUBLE PRECISION,
+            emulated BOOLEAN NOT NULL, median_ms DOUBLE PRECISION, low_ms DOUBLE PRECISION,
             high_ms DOUBLE PRECISION, verdict TEXT NOT NULL, edgeport TEXT, git_commit TEXT, git_time BIGINT,
             git_branch TEXT, git_dirty BOOLEAN, record JSON NOT NULL)""",
         f"CREATE INDEX {RESULTS}_time ON {RESULTS} (unix_time)",
@@ -65,7 +65,7 @@ _version = sa.Table(VERSION, _tables, sa.Column("version", sa.Integer))
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A row without its record. kind: profile. unix_time: of the host's clock, where it is known.
+    """A row without its record. kind: of the record, "profile" for a Result. unix_time: of the host's clock, if known.
 
     median_ms and its interval low_ms to high_ms (stats.latency_interval), verdict: what was derived from the record.
     edgeport and git_*: the record's origin, None where it has none.
@@ -82,7 +82,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     num_threads: int
     sha256: str
     emulated: bool
-    median_ms: float
+    median_ms: float | None
     low_ms: float | None
     high_ms: float | None
     verdict: str
@@ -98,6 +98,7 @@ class Filter(msgspec.Struct, frozen=True):
     many, 0 for all.
     """
 
+    kind: str | None = None
     model: str | None = None
     device: str | None = None
     runtime: str | None = None
@@ -108,7 +109,8 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 ALL = Filter()
-EQUAL = ("model", "device", "runtime", "precision", "git_branch")  # of a Filter: columns that must be as said
+ORDER = ("unix_time", "model", "device", "runtime", "precision", "id")
+EQUAL = ("kind", "model", "device", "runtime", "precision", "git_branch")  # of a Filter: columns that must be as said
 
 
 def entry_of(result: Result) -> Entry:
@@ -172,10 +174,14 @@ class History:
 
     def entries(self, wanted: Filter = ALL) -> list[Entry]:
         """The oldest first."""
-        columns = [_results.c[name] for name in Entry.__struct_fields__]
-        query = sa.select(*columns).where(*_conditions(wanted))
-        query = query.order_by(_results.c.unix_time.desc(), _results.c.id).limit(wanted.last or None)
-        return [Entry(**dict(row)) for row in reversed(self._read(query))]
+        query = sa.select(*_columns()).where(*_conditions(wanted))
+        query = query.order_by(*(_results.c[name].desc() for name in ORDER)).limit(wanted.last or None)
+        return self._entries(query)[::-1]
+
+    def with_ids(self, ids: Sequence[str]) -> list[Entry]:
+        """The entries of these ids, in this order."""
+        found = {entry.id: entry for entry in self._entries(sa.select(*_columns()).where(_results.c.id.in_(ids)))}
+        return [found[key] for key in ids if key in found]
 
     def count(self, wanted: Filter = ALL) -> int:
         """Of all that the filter lets through, whatever its `last` says."""
@@ -218,6 +224,9 @@ class History:
         except msgspec.MsgspecError as e:
             raise HistoryError(f"the result {key[:SHOWN_ID]} in {self.name} is damaged: {e}") from e
 
+    def _entries(self, query: sa.Select[Any]) -> list[Entry]:
+        return [Entry(**dict(row)) for row in self._read(query)]
+
     def _read(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
         with self._told("read"), self._engine.begin() as connection:
             return connection.execute(query).mappings().all()
@@ -242,7 +251,7 @@ def parse(database: str) -> URL:
     scheme = database.partition("://")[0]
     if scheme not in DRIVERS:
         known = "a file, sqlite:///FILE or postgresql://USER@HOST/NAME"
-        raise UsageError(f"--database: {scheme}:// is not known; give {known}{nearest(scheme, DRIVERS)}")
+        raise UsageError(f"--database: {scheme}:// is not known; give {known}")
     try:
         url = make_url(database).set(drivername=DRIVERS[scheme])
         url.get_dialect().import_dbapi()
@@ -271,6 +280,10 @@ def _canonical(result: Result) -> bytes:
     typed = msgspec.convert(msgspec.to_builtins(result), Result)  # 400 becomes 400.0 where a float is meant
     fields = {name: value for name, value in msgspec.to_builtins(typed).items() if value is not None}
     return msgspec.json.encode(fields, order="deterministic")
+
+
+def _columns() -> list[sa.Column[Any]]:
+    return [_results.c[name] for name in Entry.__struct_fields__]
 
 
 def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:

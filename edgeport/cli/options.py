@@ -57,4 +57,15 @@ Target = Annotated[
     typer.Option(help="Whose kernels int8 is made for: x86 or arm. Default: the device's.", metavar="x86|arm"),
 ]
 MinSqnr = Annotated[float, typer.Option("--min-sqnr-db", help="Refuse int8 files with less signal to noise than this.")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        envvar="EDGEPORT_DATABASE",
+        metavar="FILE|URL",
+        help="Where the history is kept: a file, or postgresql://USER@HOST/NAME. Default: the user's data folder.",
+    ),
+]
+KeepHistory = Annotated[
+    bool, typer.Option("--history/--no-history", help="Keep the results in the history (edgeport history).")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors, but no progress.")]
