@@ -30,6 +30,7 @@ PROFILE = "profile"
 RESULTS, VERSION = "edgeport_results", "edgeport_version"
 SHORTEST_ID, SHOWN_ID = 4, 10  # hex digits
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+PUBLIC = ("host", "port", "user", "dbname", "sslmode", "application_name", "connect_timeout")  # options of a URL
 LOCK = 0x65646765706F7274  # of PostgreSQL, while the schema is changed: "edgeport" in ASCII
 
 # A step is never edited once released: databases that went through it are as it was.
@@ -153,7 +154,7 @@ class History:
         """
         url = parse(database)
         self.name = shown(url)
-        self._secrets = [str(secret) for secret in (url.password, url.query.get("password")) if secret]
+        self._secrets = _secrets(url)
         if url.get_backend_name() == "sqlite":
             _check_file(Path(url.database or ""), create)
         self._engine = _engine(url)
@@ -273,6 +274,12 @@ def shown(url: URL) -> str:
     return URL.create("postgresql", host=url.host, port=url.port, database=url.database).render_as_string()
 
 
+def _secrets(url: URL) -> list[str]:
+    """What is not to be repeated: passwords, and options that may be the rest of one that was not quoted."""
+    options = [text for key, value in url.normalized_query.items() if key not in PUBLIC for text in (key, *value)]
+    return [text for text in (url.password, *options) if text]
+
+
 def _canonical(result: Result) -> bytes:
     """The same bytes for the same result, before it is written and after it is read. Optional fields count where they
     are given, so that one that a later version adds changes nothing.
@@ -297,6 +304,8 @@ def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
 def _check_file(path: Path, create: bool) -> None:
     if path.is_dir():
         raise UsageError(f"the history {path} is a folder; name a file")
+    if path.is_file() and path.stat().st_size == 1:  # which SQLite takes for an empty file, and overwrites
+        raise HistoryError(f"cannot open the history {path}: file is not a database{ELSE}")
     if create:
         files.writable_folder(path.parent)
     elif not path.exists():

@@ -256,6 +256,7 @@ def _put_aside(results: Sequence[Any]) -> str:
     for folder in _last_resorts():
         path = folder / time.strftime("edgeport-results-%Y%m%d-%H%M%S.json")
         try:
+            files.writable_folder(folder)
             files.write_text(path, as_json.render(results, View()))
         except (EdgeportError, OSError):
             continue  # the next one

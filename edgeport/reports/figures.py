@@ -25,7 +25,7 @@ def date_axis(axes: Any) -> None:
     """Dates that do not run into each other."""
     from matplotlib import dates
 
-    locator = dates.AutoDateLocator(maxticks=8)
+    locator = dates.AutoDateLocator(minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
