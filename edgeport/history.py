@@ -164,14 +164,11 @@ class History:
     def add(self, results: Sequence[Result]) -> list[str]:
         """Keeps all of them or none. The ids of those that were not there already."""
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        new = insert(_results).on_conflict_do_nothing(index_elements=["id"])
-        rows = [(entry_of(result), msgspec.to_builtins(result)) for result in results]
+        new = insert(_results).on_conflict_do_nothing(index_elements=["id"]).returning(_results.c.id)
+        rows = [{**msgspec.to_builtins(entry_of(result)), "record": msgspec.to_builtins(result)} for result in results]
         with self._told("write to"), _writing(self._engine) as connection:
-            return [
-                entry.id
-                for entry, record in rows
-                if connection.execute(new, {**msgspec.to_builtins(entry), "record": record}).rowcount
-            ]
+            added = (connection.execute(new, row).scalar() for row in rows)
+            return [key for key in added if key is not None]
 
     def entries(self, wanted: Filter = ALL) -> list[Entry]:
         """The oldest first."""
