@@ -31,6 +31,7 @@ RESULTS, VERSION = "edgeport_results", "edgeport_version"
 SHORTEST_ID, SHOWN_ID = 4, 10  # hex digits
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 PUBLIC = ("host", "port", "user", "dbname", "sslmode", "application_name", "connect_timeout")  # options of a URL
+LATEST = 253_402_000_000  # the end of the year 9999, as dates are no longer known
 LOCK = 0x65646765706F7274  # of PostgreSQL, while the schema is changed: "edgeport" in ASCII
 
 # A step is never edited once released: databases that went through it are as it was.
@@ -115,14 +116,14 @@ EQUAL = ("kind", "model", "device", "runtime", "precision", "git_branch")  # of 
 
 
 def entry_of(result: Result) -> Entry:
-    """What a result is found by. Without an origin its time is the device's, which may be wrong, or else now."""
+    """What a result is found by."""
     origin, latency = result.origin, stats.latency(result.launches)
     interval = stats.latency_interval(result.launches)
     commit = origin.commit if origin else None
     return Entry(
         id=hashlib.sha256(_canonical(result)).hexdigest(),
         kind=PROFILE,
-        unix_time=origin.unix_time if origin else result.launches[-1].after.get("unix_time") or time.time(),
+        unix_time=_time(result),
         model=result.model,
         device=result.device,
         runtime=result.runtime,
@@ -143,8 +144,16 @@ def entry_of(result: Result) -> Entry:
     )
 
 
+def _time(result: Result) -> float:
+    """Without an origin the device's, which may be wrong, or else now."""
+    told = (result.origin.unix_time if result.origin else None, result.launches[-1].after.get("unix_time"))
+    return next((t for t in told if isinstance(t, int | float) and 0 < t < LATEST), time.time())
+
+
 class History:
-    """An open history. Every method is one transaction, and raises HistoryError where the database does not do it."""
+    """An open history. A change is one transaction; HistoryError is raised where the database does not do what it is
+    asked for.
+    """
 
     def __init__(self, database: str, create: bool = False) -> None:
         """database: a file's path or the URL of a database. create: make the file where there is none.
@@ -234,7 +243,7 @@ class History:
         """Turns what the database complains of into a HistoryError, without what nobody else is to read."""
         try:
             yield
-        except exc.SQLAlchemyError as e:
+        except (exc.SQLAlchemyError, UnicodeError, OverflowError) as e:  # the last two: no value of the database's
             cause = e.orig if isinstance(e, exc.DBAPIError) and e.orig is not None else e
             text = str(cause).strip().partition("\n\n")[0]
             for secret in self._secrets:
@@ -245,7 +254,7 @@ class History:
 def parse(database: str) -> URL:
     """A file's path, or the URL of a database. Raises UsageError, which repeats nothing that may be a password."""
     if "://" not in database:
-        return URL.create("sqlite", database=str(Path(database).expanduser()))
+        return _file(Path(database).expanduser())
     scheme = database.partition("://")[0]
     if scheme not in DRIVERS:
         known = "a file, sqlite:///FILE or postgresql://USER@HOST/NAME"
@@ -257,11 +266,15 @@ def parse(database: str) -> URL:
         raise UsageError("--database: PostgreSQL needs psycopg; run pip install 'edgeport[postgresql]'") from None
     except (exc.ArgumentError, ValueError):
         url = None
-    if url is None or "@" in (url.host or "") or (scheme == "sqlite" and not url.database):
-        raise UsageError(
-            f"--database: this {scheme}:// URL cannot be read; write percent codes for @ : / in names and passwords"
-        )
-    return url
+    if url is None or "@" in (url.host or "") or (scheme == "sqlite" and (url.host or url.query or not url.database)):
+        advice = "sqlite:///FILE is all there is" if scheme == "sqlite" else "passwords have percent codes for @ : / ?"
+        raise UsageError(f"--database: this {scheme}:// URL cannot be read; {advice}")
+    return _file(Path(url.database or "")) if scheme == "sqlite" else url
+
+
+def _file(path: Path) -> URL:
+    """Absolute: some other names, such as :memory:, are no files to SQLite."""
+    return URL.create("sqlite", database=str(path.absolute()))
 
 
 def shown(url: URL) -> str:

@@ -1,5 +1,6 @@
 """edgeport history, and how other commands keep their results in it."""
 
+import os
 import re
 import sys
 import tempfile
@@ -254,7 +255,7 @@ def _put_aside(results: Sequence[Any]) -> str:
     from edgeport.reports import View, as_json
 
     for folder in _last_resorts():
-        path = folder / time.strftime("edgeport-results-%Y%m%d-%H%M%S.json")
+        path = folder / time.strftime(f"edgeport-results-%Y%m%d-%H%M%S-{os.getpid()}.json")
         try:
             files.writable_folder(folder)
             files.write_text(path, as_json.render(results, View()))

@@ -60,7 +60,7 @@ def read(text: bytes, name: str) -> list[Result]:
     try:
         found = msgspec.json.decode(text)
         return [_read(document) for document in (found if isinstance(found, list) else [found])]
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as e:
+    except (msgspec.MsgspecError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as e:
         why = f"{e} is missing" if isinstance(e, KeyError) else e
         raise ResultFileError(f"{name} holds no results of edgeport profile --format json: {why}") from e
 
@@ -74,6 +74,7 @@ def _read(document: dict[str, Any]) -> Result:
     result = msgspec.convert({**document["file"], **fields}, Result)
     if not result.launches or not all(launch.samples_ns for launch in result.launches):
         raise ValueError("a result has no samples")
+    render([result], View())  # what cannot be shown is no result
     return result
 
 

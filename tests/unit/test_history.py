@@ -21,12 +21,12 @@ import sqlalchemy
 from small_models import small_tflite
 from small_results import launch, result, shufflenet_profile
 
-from edgeport import cli, history, origin
+from edgeport import cli, history, origin, reports
 from edgeport.cli.history import branch_of_ci
-from edgeport.errors import HistoryError, UsageError
+from edgeport.errors import HistoryError, ResultFileError, UsageError
 from edgeport.history import Filter, History, entry_of
-from edgeport.records import Commit, Origin, Result
-from edgeport.reports import View, as_json, trend
+from edgeport.records import Commit, OpProfile, Origin, Result
+from edgeport.reports import View, as_json, entries, trend
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -38,10 +38,10 @@ MAIN = Commit("ab" * 20, int(NOON) - DAY, "main", dirty=False)
 PASSWORD = "tiger#7"  # noqa: S105
 
 
-def made(n: int = 0, **fields: Any) -> Result:
+def made(n: int = 0, profile: OpProfile | None = None, **fields: Any) -> Result:
     """A result of n days after noon of the first of November."""
     given = {"origin": Origin(NOON + n * DAY, "0.1.0", MAIN), **fields}
-    return result([launch(1 + n, 2, 3), launch(2), launch(5)], **given)
+    return result([launch(1 + n, 2, 3), launch(2), launch(5)], profile, **given)
 
 
 @pytest.fixture
@@ -142,6 +142,42 @@ def test_what_is_removed_is_gone_and_nothing_else(filled: History) -> None:
     assert filled.results([entry.id for entry in filled.entries()]) == [SIX[0], *SIX[3:]]
     with pytest.raises(UsageError, match="there is no result"):
         filled.results(gone)
+
+
+def mutated(document: Any, rng: random.Random) -> Any:
+    """With one value, somewhere, gone or replaced."""
+    parts: list[tuple[Any, Any]] = []
+
+    def collect(node: Any) -> None:
+        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        for key, value in items:
+            parts.append((node, key))
+            collect(value)
+
+    collect(document)
+    node, key = rng.choice(parts)
+    if rng.random() < 0.3:
+        del node[key]
+    else:
+        node[key] = rng.choice([None, -1, 0, 1e300, "x", "\0", [], [0], {}, {"x": 1}, True, 10**30, ""])
+    return document
+
+
+def test_what_a_file_of_others_holds_is_an_error_or_can_be_listed_and_shown(path: Path) -> None:
+    """Whatever somebody's file holds, adding it never spoils the history."""
+    text, rng, kept = as_json.render([made(profile=shufflenet_profile())], View()), random.Random(0), 0
+    opened = History(str(path), create=True)
+    for _ in range(250):
+        data = json.dumps(mutated(json.loads(text), rng)).encode()
+        with contextlib.suppress(ResultFileError, HistoryError):
+            [read] = as_json.read(data, "x.json")
+            kept += len(opened.add([read]))
+            for format in ("table", "csv"):
+                reports.render([read], format, View())
+    assert opened.count() == kept > 50
+    for format in entries.FORMATS:
+        entries.render(opened.entries(), format, View())
+    trend.render(opened.entries(Filter(model="shufflenet_v2", device="local")), "svg")
 
 
 # Files that are not as they should be
@@ -296,8 +332,9 @@ def test_the_check_of_killed_writers_sees_what_is_lost_torn_and_changed(path: Pa
 @pytest.mark.parametrize(
     ("database", "shown"),
     [
-        ("some/history.db", "some/history.db"),
-        ("sqlite:///some/history.db", "some/history.db"),
+        ("/some/history.db", "/some/history.db"),
+        (":memory:", str(Path.cwd() / ":memory:")),
+        ("sqlite:////some/history.db", "/some/history.db"),
         (f"postgresql://scott:{PASSWORD}@host:5433/team", "postgresql://host:5433/team"),
         (f"postgres://host/team?user=scott&password={PASSWORD}", "postgresql://host/team"),
     ],
@@ -320,6 +357,8 @@ def test_a_database_is_named_without_user_and_password(database: str, shown: str
         f"postgresql+asyncpg://scott:{PASSWORD}@host/team",
         f"://{PASSWORD}",
         "sqlite://",
+        "sqlite:///x.db?timeout=abc",
+        f"sqlite://scott:{PASSWORD}@host/x.db",
     ],
 )
 def test_no_error_tells_a_password(database: str, run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
@@ -538,6 +577,11 @@ def test_flags_filter(pooled: Path, run: Run, flags: tuple[str, ...], count: int
 def test_a_time_that_is_none_is_a_usage_error(run: Run) -> None:
     for wrong in ("yesterday", "7", "7m", "2026-13-01", "0001-01-01"):
         assert f"--since {wrong}: write 2026-11-01" in run("list", "--since", wrong, code=2).err
+
+
+def test_filters_that_no_database_can_hold_are_no_tracebacks(pooled: Path, run: Run) -> None:
+    assert "surrogates not allowed" in run("list", "--model", "\udcff", code=3).err
+    assert "too large" in run("list", "--last", 10**30, code=3).err
 
 
 def test_where_nothing_fits_it_says_what_there_is(pooled: Path, run: Run) -> None:
