@@ -1,14 +1,17 @@
 """Every record that edgeport keeps or prints: what was measured and under which circumstances. Nothing is derived here.
 
 Schema history of the JSON forms:
-    1  first version; origin, and the profile's states before and after, came later and may be missing
+    1  first version
+    2  manifest: passes. inspect: layer_types are of layers with multiply-adds; other_types, modules and blocks beside
+       them; a layer's products and channels one by one. profile: origin, and raw.profile's states before and
+       after
 """
 
 from typing import Any
 
 import msgspec
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,10 +103,14 @@ class Model(msgspec.Struct, frozen=True):
 
 
 class Rewrite(msgspec.Struct, frozen=True):
-    """What one graph pass did. changes: as the pass counts them; operators: of the whole graph, before and after."""
+    """What one graph pass did. changes: as the pass counts them; operators: of the whole graph, before and after.
+
+    formats: for whose files it ran.
+    """
 
     name: str
     what: str
+    formats: tuple[str, ...]
     changes: int
     operators_before: int
     operators_after: int

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData, create_c
 from onnxscript import optimizer
 
 from edgeport import formats
-from edgeport.export import ranges
+from edgeport.export import fold_pixels, ranges
 from edgeport.export.job import Job
 from edgeport.formats.names import operator_name
 
@@ -26,19 +26,33 @@ NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 ACTIVATIONS = {"x86": QuantType.QUInt8, "arm": QuantType.QInt8}
 
 
-def convert(job: Job, program: torch.export.ExportedProgram) -> Iterator[tuple[str, Path]]:
-    """Writes fp32.onnx, and from it int8.onnx if asked for; yields (precision, path) after each."""
-    exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
-    assert exported is not None
-    optimizer.optimize_ir(exported.model)
-    model = ir.to_proto(_renamed(exported.model, job))
-    fp32 = job.folder / "fp32.onnx"
+Int8Program = Callable[[Job], torch.export.ExportedProgram | None]
+
+
+def convert(job: Job, program: torch.export.ExportedProgram, int8_program: Int8Program) -> Iterator[tuple[str, Path]]:
+    """Writes fp32.onnx, and int8.onnx if asked for; yields (precision, path) after each.
+
+    int8_program: what int8 is made from, None if from the same.
+    """
+    fp32, source, int8 = (job.folder / name for name in ("fp32.onnx", "source.onnx", "int8.onnx"))
+    model = _exported(program, job)
     onnx.save(model, fp32)
     yield "fp32", fp32
     if "int8" in job.precisions:
-        int8 = job.folder / "int8.onnx"
-        _quantize(model, int8, job)
+        other = int8_program(job)
+        model = model if other is None else _exported(other, job)
+        if job.optimize and job.target == "x86" and not job.int8_io:
+            fold_pixels.run(model)
+        onnx.save(model, source)
+        _quantize(source, int8, job)
         yield "int8", int8
+
+
+def _exported(program: torch.export.ExportedProgram, job: Job) -> onnx.ModelProto:
+    exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
+    assert exported is not None
+    optimizer.optimize_ir(exported.model)
+    return ir.to_proto(_renamed(exported.model, job))
 
 
 def _renamed(model: ir.Model, job: Job) -> ir.Model:
@@ -92,13 +106,13 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self._samples, None)
 
 
-def _quantize(model: onnx.ModelProto, path: Path, job: Job) -> None:
+def _quantize(source: Path, path: Path, job: Job) -> None:
     """Static QDQ: weights int8 per channel, activations as the target's kernels want."""
     logging.getLogger().setLevel(logging.ERROR)  # it advises a preprocessing that has already been done
-    fp32, found = job.folder / "fp32.onnx", job.folder / "ranges.json"
-    save_tensors_data(_ranges(fp32, job), found)
+    found = job.folder / "ranges.json"
+    save_tensors_data(_ranges(source, job), found)
     quantize_static(
-        model,
+        source,
         path,
         calibration_cache_path=found,
         quant_format=QuantFormat.QDQ,

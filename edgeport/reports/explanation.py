@@ -10,6 +10,9 @@ def render(manifest: Manifest, view: View) -> str:
 
 
 def _passes(manifest: Manifest) -> Table:
-    rows = tuple((p.name, str(p.changes), str(p.operators_before - p.operators_after), p.what) for p in manifest.passes)
+    rows = tuple(
+        (p.name, " ".join(p.formats), str(p.changes), str(p.operators_before - p.operators_after), p.what)
+        for p in manifest.passes
+    )
     title = f"{manifest.model.name}: what the graph passes did" if rows else "no graph pass ran (--no-optimize)"
-    return Table(title, ("pass", "changes", "operators gone", "what it does"), rows, (1, 2))
+    return Table(title, ("pass", "for", "changes", "operators gone", "what it does"), rows, (2, 3))

@@ -15,7 +15,7 @@ from edgeport import reports
 from edgeport.attribution import CLASS_NAMES
 from edgeport.breakdown import ROOT, UNATTRIBUTED
 from edgeport.errors import ResultFileError, UsageError
-from edgeport.records import Commit, Origin, Result
+from edgeport.records import SCHEMA, Commit, Origin, Result
 from edgeport.reports import View, as_json
 from edgeport.reports import rows as rows_of_all
 
@@ -66,7 +66,7 @@ def test_json_has_one_object_for_one_result_and_a_list_for_several() -> None:
 def test_json_tells_the_latency_and_what_it_was_made_of() -> None:
     document = documents([PROFILED])
     latency = {"median": 1245.0, "p10": 1236.15, "p90": 1285.0, "min": 1234.5, "launch_std": pytest.approx(7.0710678)}
-    assert document["schema"] == 1
+    assert document["schema"] == SCHEMA
     assert document["latency_ms"] == latency
     assert document["raw"]["samples_ns"] == [[1234500000, 1240000000, 1300000000], [1250000000]]
     assert (document["init_ms"], document["first_inference_ms"]) == (100, 9)
@@ -112,6 +112,7 @@ def test_json_is_read_back_as_the_results_that_it_was_made_of(results: list[Resu
 
 def test_json_of_before_the_origin_was_told_is_read() -> None:
     document = documents([PROFILED])
+    document["schema"] = 1
     del document["origin"], document["raw"]["profile"]["before"], document["raw"]["profile"]["after"]
     [read] = as_json.read(json.dumps(document).encode(), "x.json")
     assert read.profile is not None
@@ -121,7 +122,7 @@ def test_json_of_before_the_origin_was_told_is_read() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"schema": 99}, "of schema 99, this edgeport knows 1; upgrade"),
+        ({"schema": 99}, f"of schema 99, this edgeport knows {SCHEMA}; upgrade"),
         ({"device": None}, "device"),
         ({"raw": {"launches": []}}, "is missing"),
         ({"raw": {"launches": [], "warmup_runs": 1, "profile": None}}, "no samples"),
