@@ -3,7 +3,8 @@
 Schema history of the JSON forms:
     1  first version
     2  manifest: passes. inspect: layer_types are of layers with multiply-adds; other_types, modules and blocks beside
-       them; a layer's products and channels one by one
+       them; a layer's products and channels one by one. profile: origin, and raw.profile's states before and
+       after
 """
 
 from typing import Any
@@ -204,6 +205,25 @@ class OpProfile(msgspec.Struct, frozen=True):
     after: dict[str, Any]
 
 
+class Commit(msgspec.Struct, frozen=True):
+    """What git had checked out where a command ran. unix_time: of the commit; branch: None where it is not known;
+    dirty: files that git tracks were not as in the commit.
+    """
+
+    id: str
+    unix_time: int
+    branch: str | None
+    dirty: bool
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """When (by the host's clock), by which version of edgeport and on which commit a record was made."""
+
+    unix_time: float
+    edgeport: str
+    commit: Commit | None = None
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact measured with one runtime on one device."""
 
@@ -222,3 +242,4 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any]
     launches: tuple[Launch, ...]
     profile: OpProfile | None = None
+    origin: Origin | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from edgeport import __version__, errors
-from edgeport.cli import export, inspect, lists, profile
+from edgeport.cli import export, history, inspect, lists, profile
 from edgeport.cli.checks import complain
 from edgeport.errors import EdgeportError
 
@@ -85,3 +85,4 @@ def options(
 
 for command in (export.export, profile.profile, inspect.inspect, lists.models, lists.devices):
     app.command()(command)
+app.add_typer(history.app, name="history")

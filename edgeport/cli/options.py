@@ -74,4 +74,15 @@ MaxLayersFloat = Annotated[
     typer.Option(min=0, help="Leave at most so many layers in float in int8 files, those that gain most by it."),
 ]
 MinSqnr = Annotated[float, typer.Option("--min-sqnr-db", help="Refuse int8 files with less signal to noise than this.")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        envvar="EDGEPORT_DATABASE",
+        metavar="FILE|URL",
+        help="Where the history is kept: a file, or postgresql://USER@HOST/NAME. Default: the user's data folder.",
+    ),
+]
+KeepHistory = Annotated[
+    bool, typer.Option("--history/--no-history", help="Keep the results in the history (edgeport history).")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors, but no progress.")]

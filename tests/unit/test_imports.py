@@ -17,10 +17,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     "edgeport errors agent",
     "files records progress chatter",
-    "cost",
+    "cost origin",
     "formats",
     "stats catalog attribution",
-    "breakdown graph transport",
+    "breakdown graph transport history",
     "kit",
     "runner",
     "export",
@@ -31,7 +31,7 @@ LAYERS = (
     "cli",
 )
 LAYER_OF = {name: n for n, names in enumerate(LAYERS) for name in names.split()}
-HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "litert_torch")
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "litert_torch", "sqlalchemy")
 
 
 def module_name(path: Path) -> str:
