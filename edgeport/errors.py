@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-EXIT_USAGE, EXIT_FAILURE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED = 2, 3, 4, 130
+EXIT_PASS, EXIT_REGRESSED, EXIT_USAGE, EXIT_FAILURE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 class EdgeportError(Exception):
@@ -24,6 +24,12 @@ class ExportError(EdgeportError):
 
 class DeviceError(EdgeportError):
     """A device, a runtime on it, or the agent failed."""
+
+
+class NothingComparedError(EdgeportError):
+    """There is nothing to compare with, so there is no verdict: neither a pass nor a regression."""
+
+    exit_code = EXIT_INCONCLUSIVE
 
 
 class ModelFileError(EdgeportError):

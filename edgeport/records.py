@@ -243,3 +243,89 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     launches: tuple[Launch, ...]
     profile: OpProfile | None = None
     origin: Origin | None = None
+
+
+class Criteria(msgspec.Struct, frozen=True):
+    """What a comparison is judged by. tolerance: the slowdown that is no regression; effect: the one that must not be
+    missed, greater than that; 0.02 is 2%. alpha: the chance that one session calls a slowdown of just the tolerance a
+    regression, shared by all comparisons that are made together, of which there are `comparisons`. size_tolerance: by
+    which share the file may grow; accuracy_tolerance: which share of the samples may be named wrongly besides; None
+    where that is not judged.
+    """
+
+    tolerance: float = 0.02
+    effect: float = 0.05
+    alpha: float = 0.005
+    comparisons: int = 1
+    size_tolerance: float | None = None
+    accuracy_tolerance: float | None = None
+
+
+class TimedBlock(msgspec.Struct, frozen=True):
+    """One fresh process each of the candidate, the baseline and a byte copy of the baseline, timed by turns.
+
+    ns: by arm, burst by burst, of each run; waited_ns: the part of it that the thread which called the runtime waited
+    for a core that others had; preempted: how often the system gave a core to another program. Bursts of the same
+    position ran beside each other. before, after: what the agent read of the device.
+    """
+
+    ns: dict[str, tuple[tuple[int, ...], ...]]
+    waited_ns: dict[str, tuple[tuple[int, ...], ...]]
+    preempted: dict[str, tuple[tuple[int, ...], ...]]
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class Session(msgspec.Struct, frozen=True):
+    """Blocks that are judged together. dropped: those in which the device said that it was throttled."""
+
+    seed: int
+    blocks: tuple[TimedBlock, ...]
+    dropped: tuple[TimedBlock, ...] = ()
+
+
+class Accuracy(msgspec.Struct, frozen=True):
+    """How many of the same labelled samples each side names rightly (top-1)."""
+
+    source: str
+    samples: int
+    baseline_right: int
+    candidate_right: int
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate measured against its baseline on one device. differences: in words, why they cannot be compared, in
+    which case there are no sessions. baselines, candidates: separate launches, that tell of the circumstances and
+    profile. spin_percent: by how much the candidate was slowed down on purpose, to try the gate out.
+    """
+
+    name: str
+    device: str
+    criteria: Criteria
+    cores: tuple[int, ...]
+    nice: int
+    max_minutes: float
+    baselines: tuple[Result, ...]
+    candidates: tuple[Result, ...]
+    sessions: tuple[Session, ...]
+    differences: tuple[str, ...] = ()
+    accuracy: Accuracy | None = None
+    spin_percent: float = 0.0
+
+
+class BaselineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact that a baseline keeps, what it measured then, and how it is made anew: model as it was given, options
+    of its export by the names of edgeport.cli.export.make_request().
+    """
+
+    model: str
+    options: dict[str, Any]
+    result: Result
+    preprocessing: Preprocessing | None = None
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """baseline.json of a baseline's folder; the artifacts lie beside it, in objects/, named by their hashes."""
+
+    schema: int
+    entries: tuple[BaselineEntry, ...]

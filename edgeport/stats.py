@@ -1,7 +1,8 @@
 """Estimators over raw samples. Pure: numbers in, numbers out."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
 from statistics import median, quantiles, stdev
 from typing import Any
@@ -92,6 +93,11 @@ def hodges_lehmann(values: Sequence[float], confidence: float = CONFIDENCE) -> E
     return Estimate(means[outside], median(means), means[-1 - outside])
 
 
+def share(log: float) -> float:
+    """A logarithm of a ratio as the share by which it is off 1: 0.03 is 3% more."""
+    return log if math.isinf(log) else math.expm1(log)
+
+
 def ratio(logs: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
     """hodges_lehmann() of logarithms of ratios, as a ratio."""
     estimate = hodges_lehmann(logs, confidence)
@@ -106,6 +112,7 @@ def log_ratio(numerators: Sequence[Sequence[float]], denominators: Sequence[Sequ
     return median(math.log(median(n) / median(d)) for n, d in pairs)
 
 
+@functools.cache
 def _outside(n: int, tail: float) -> int | None:
     """The largest k with P(W <= k) <= tail, W being the signed-rank statistic of n values; None if there is none.
 
@@ -127,7 +134,7 @@ def verdict(result: Result) -> str:
     throttled: the device counted throttling events, or its clock ended more than a tenth below its maximum.
     drifting: the second half of the launches (of the samples, if there is one launch) is more than 5% off the first.
     """
-    if any(_throttled(launch, result.facts) for launch in result.launches):
+    if any(throttled(launch.before, launch.after, result.facts) for launch in result.launches):
         return "throttled"
     series = [median(launch.samples_ns) for launch in result.launches]
     if len(series) == 1:
@@ -157,9 +164,10 @@ def overhead(profile: OpProfile) -> float:
     return median(profile.invoke_us) * 1e3 / median(profile.plain_ns) - 1
 
 
-def _throttled(launch: Launch, facts: dict[str, Any]) -> bool:
-    before, after = launch.before.get("throttle_count"), launch.after.get("throttle_count")
-    if before is not None and after is not None and after > before:
+def throttled(before: Mapping[str, Any], after: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the device counted throttling between the two snapshots, or its clock ended a tenth below its maximum."""
+    earlier, later = before.get("throttle_count"), after.get("throttle_count")
+    if earlier is not None and later is not None and later > earlier:
         return True
-    clocks, limits = launch.after.get("khz") or [], facts.get("max_khz") or []
+    clocks, limits = after.get("khz") or [], facts.get("max_khz") or []
     return bool(clocks and limits) and max(clocks) < SLOW_CLOCK * max(limits)

@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from edgeport import __version__, errors
-from edgeport.cli import export, history, inspect, lists, profile
+from edgeport.cli import baseline, check, compare, export, history, inspect, lists, profile
 from edgeport.cli.checks import complain
 from edgeport.errors import EdgeportError
 
@@ -83,6 +83,11 @@ def options(
     pass
 
 
-for command in (export.export, profile.profile, inspect.inspect, lists.models, lists.devices):
+COMMANDS: tuple[Callable[..., Any], ...] = (
+    *(export.export, profile.profile, inspect.inspect, compare.compare, check.check),
+    *(lists.models, lists.devices),
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(history.app, name="history")
+app.add_typer(baseline.app)

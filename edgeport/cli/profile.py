@@ -96,11 +96,11 @@ def profile(
         precisions = listed("--precision", precision, ("fp32", "int8"))
         if Path(model).is_dir() or catalog.is_artifact(model):
             found = artifacts_of(Path(model), runtime, precisions)
-            shapes = _named_shapes(input_shape)
+            shapes = named_shapes(input_shape)
         else:
             request = make_request(
                 *(model, None, set_, weights, input_shape, target or place.target, calibration_data, min_sqnr_db),
-                *(_formats_of(runtime), precision, False),
+                *(formats_of(runtime), precision, False),
             )
             found, shapes = exported(request, runner, progress), {}
         settings = Settings(
@@ -158,7 +158,7 @@ def artifacts_of(path: Path, runtime: str | None, precisions: Sequence[str]) -> 
     return found
 
 
-def _formats_of(runtime: str | None) -> str:
+def formats_of(runtime: str | None) -> str:
     from edgeport.kit import RUNTIME_OF, RUNTIMES
 
     if runtime is None:
@@ -167,7 +167,7 @@ def _formats_of(runtime: str | None) -> str:
     return next(suffix.lstrip(".") for suffix, name in RUNTIME_OF.items() if name == runtime)
 
 
-def _named_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def named_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """NAME=1,3,64,64, or the sizes alone for a model of one input (under the name "")."""
     shapes = {}
     for text in texts:

@@ -39,6 +39,7 @@ def test_a_burst_is_as_many_runs_as_were_asked_for(runner: Runner, tmp_path: Pat
     assert [len(b.ns) for b in bursts] == [len(b.preempted) for b in bursts] == [1, 5, 2]
     assert min(ns for b in bursts for ns in b.ns) > 0
     assert min(count for b in bursts for count in b.preempted) >= 0
+    assert all(0 <= waited < ns for b in bursts for waited, ns in zip(b.waited_ns, b.ns, strict=True))
     assert served.messages["bye"]["peak_bytes"] > 0
     assert not alive(pid)
 
@@ -183,10 +184,11 @@ class Order:
     class Model:
         def __init__(self, order: "Order", name: str) -> None:
             self.order, self.name = order, name
+            self.messages: dict[str, Any] = {}
 
         def burst(self, runs: int) -> Burst:
             self.order.bursts.append(self.name)
-            return Burst(tuple(range(100, 100 + runs)), (0,) * runs)
+            return Burst(tuple(range(100, 100 + runs)), (0,) * runs, (9,) * runs)
 
 
 def block_of(order: Any, names: str, seed: int = 0, **settings: Any) -> Block:
@@ -213,7 +215,7 @@ def test_the_order_changes_from_round_to_round_and_from_block_to_block_but_not_f
 
 def test_the_first_run_of_a_burst_is_not_counted() -> None:
     block = block_of(Order(), "ab", counted_runs=2)
-    assert set(block.bursts["a"]) == {Burst((101, 102), (0, 0))}
+    assert set(block.bursts["a"]) == {Burst((101, 102), (0, 0), (9, 9))}
 
 
 def test_processes_are_told_their_cores_threads_and_priority() -> None:
