@@ -69,13 +69,19 @@ def export(
         from edgeport.export.manifest import MANIFEST
 
         manifest = bundle.export(request, folder, local_runner(), progress)
+        speedups = []
+        if explain and request.target == _target(None):  # the other one's int8 is not made for this machine
+            from edgeport import speedup
+
+            speedups = speedup.find(manifest, folder, local_runner(), progress)
     for artifact in manifest.artifacts:
         typer.echo(f"{folder / artifact.file}  {artifact.size_bytes / 1e6:.2f} MB")
     typer.echo(folder / MANIFEST)
     if explain:
         from edgeport.reports import View, explanation
 
-        typer.echo("\n" + explanation.render(manifest, View(width=display.width(sys.stdout))), nl=False)
+        text = explanation.render(manifest, View(width=display.width(sys.stdout)), speedups)
+        typer.echo(f"\n{text}", nl=False)
 
 
 def make_request(
