@@ -25,7 +25,7 @@ LAYERS = (
     "runner",
     "export",
     "measure interleave analysis",
-    "session guidelines baseline",
+    "session guidelines baseline speedup",
     "reports",
     "display",
     "cli",
