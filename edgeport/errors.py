@@ -36,6 +36,14 @@ class ModelFileError(EdgeportError):
     """A file that is not the model that its name promises, or is damaged."""
 
 
+class ResultFileError(EdgeportError):
+    """A file that should hold results and does not."""
+
+
+class HistoryError(EdgeportError):
+    """A database of results that cannot be read or written."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """'; did you mean X or Y?' for a misspelt word, else '' ."""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)

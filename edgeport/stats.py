@@ -42,6 +42,35 @@ def latency(launches: Sequence[Launch]) -> Latency:
     )
 
 
+class Interval(msgspec.Struct, frozen=True):
+    """Holds what it is of with this confidence."""
+
+    low: float
+    high: float
+    confidence: float
+
+
+def latency_interval(launches: Sequence[Launch]) -> Interval | None:
+    """Of the median of latency(), milliseconds; None for one launch. What is alike in all launches of a session, such
+    as a busy machine, moves the whole interval: between sessions medians differ by more.
+    """
+    return median_interval([median(launch.samples_ns) / 1e6 for launch in launches])
+
+
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
+    """The interval of the sign test, between two of the values: the narrowest with at least that confidence, else the
+    widest there is, of less (five values: 93.75%); None for one value. Assumes independent values alone.
+    Hollander, Wolfe: Nonparametric Statistical Methods, 3.6.
+    """
+    n, values = len(values), sorted(values)
+    if n < 2:
+        return None
+    outside, tail = 0, 0.5**n  # tail: P(at most `outside` of the values lie below the median)
+    while 2 * (more := tail + math.comb(n, outside + 1) * 0.5**n) <= 1 - confidence:
+        outside, tail = outside + 1, more
+    return Interval(values[outside], values[-1 - outside], 1 - 2 * tail)
+
+
 class Estimate(msgspec.Struct, frozen=True):
     """A location and its confidence interval; low and high are infinite where there are too few values for one."""
 

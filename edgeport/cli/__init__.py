@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from edgeport import __version__, errors
-from edgeport.cli import baseline, check, compare, export, inspect, lists, profile
+from edgeport.cli import baseline, check, compare, export, history, inspect, lists, profile
 from edgeport.cli.checks import complain
 from edgeport.errors import EdgeportError
 
@@ -89,4 +89,5 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(history.app, name="history")
 app.add_typer(baseline.app)

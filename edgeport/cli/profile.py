@@ -1,5 +1,6 @@
 """edgeport profile."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,12 @@ import typer
 from edgeport import catalog, display
 from edgeport.cli.checks import deliver, destination_file, listed, one_of
 from edgeport.cli.export import make_request
+from edgeport.cli.history import branch_of_ci, check_database, keep
 from edgeport.cli.options import (
     Calibration,
+    Database,
     InputShape,
+    KeepHistory,
     MinSqnr,
     Quiet,
     Set,
@@ -49,7 +53,12 @@ def profile(
     depth: Annotated[int, typer.Option(min=0, help="Of modules, for --by module.")] = 2,
     top: Annotated[int, typer.Option(min=0, help="How many of the slowest operators to list; 0 is all.")] = 10,
     format: Annotated[
-        str, typer.Option(help="table, json, csv, markdown or svg.", metavar="FORMAT", autocompletion=complete_format)
+        str,
+        typer.Option(
+            help="table, json, csv, markdown, svg, bencher or github-action-benchmark.",
+            metavar="FORMAT",
+            autocompletion=complete_format,
+        ),
     ] = "table",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
     set_: Set = [],  # noqa: B006
@@ -58,13 +67,17 @@ def profile(
     target: Target = None,
     calibration_data: Calibration = None,
     min_sqnr_db: MinSqnr = 10.0,
+    history: KeepHistory = True,
+    database: Database = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure latency on a device, and break it down by operator, module and class.
 
+    Results are kept in a history: edgeport history.
+
     Example: edgeport profile shufflenet_v2 --precision int8 --by module --depth 1
     """
-    from edgeport import reports
+    from edgeport import origin, reports
     from edgeport.measure import Measurement, Settings
     from edgeport.reports import View
     from edgeport.runner import local_runner
@@ -76,6 +89,9 @@ def profile(
         raise UsageError(f"device {device!r} is reached by {place.transport}, which this version does not speak")
     runner = local_runner(place.name)
     destination = destination_file(output)
+    if history:
+        check_database(database)
+    started = origin.here(branch=branch_of_ci(os.environ))
     with display.steps(not quiet) as progress:
         precisions = listed("--precision", precision, ("fp32", "int8"))
         if Path(model).is_dir() or catalog.is_artifact(model):
@@ -96,14 +112,17 @@ def profile(
             input_shapes=shapes,
             profile=ops,
         )
-        measurement = Measurement(found, runner, settings, progress)
+        measurement = Measurement(found, runner, settings, progress, started)
         try:
             measurement.run()
         finally:  # what was measured before something failed is shown all the same
             results = measurement.results()
             view = View(by=by, depth=depth, top=top, width=display.width(sys.stdout))
-            text = reports.render(results, format, view) if results else ""
-            deliver(text, destination)
+            try:
+                deliver(reports.render(results, format, view) if results else "", destination)
+            finally:
+                if history:
+                    keep(results, database)
 
 
 def exported(request: Any, runner: Any, progress: Any) -> list[Any]:

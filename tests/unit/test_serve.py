@@ -12,31 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_models import one_node_onnx, small_onnx, small_tflite
+from small_models import RUNTIMES, SUFFIX, one_node_onnx, small_model, small_tflite
 
 from edgeport import interleave, kit
 from edgeport.errors import DeviceError
 from edgeport.interleave import Block, Settings, run_block
-from edgeport.runner import Burst, Runner, Served, local_runner
+from edgeport.runner import Burst, Runner, Served
 from edgeport.transport import Local
 
-MAKE = {"litert": small_tflite, "onnxruntime": small_onnx}
-SUFFIX = {"litert": ".tflite", "onnxruntime": ".onnx"}
-RUNTIMES = sorted(MAKE)
+pytestmark = pytest.mark.usefixtures("cache")
+
 CORES = sorted(os.sched_getaffinity(0))
 two_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture
-def runner() -> Runner:
-    return local_runner("bench")
 
 
 @pytest.fixture
@@ -46,7 +33,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_burst_is_as_many_runs_as_were_asked_for(runner: Runner, tmp_path: Path, runtime: str) -> None:
-    with runner.serve(runtime, MAKE[runtime](tmp_path / f"small{SUFFIX[runtime]}")) as served:
+    with runner.serve(runtime, small_model(tmp_path, runtime)) as served:
         bursts = [served.burst(n) for n in (1, 5, 2)]
         pid = pid_of(served)
     assert [len(b.ns) for b in bursts] == [len(b.preempted) for b in bursts] == [1, 5, 2]
