@@ -34,7 +34,9 @@ class Values(msgspec.Struct, frozen=True):
 
 class Reading(msgspec.Struct, frozen=True):
     """A session at a look. change, noise: logarithms of ratios. finding: slower than the tolerance, faster, the same
-    as far as the effect goes, or unclear. contaminated: something told the baseline from its own copy.
+    as far as the effect goes, or unclear. contaminated: something told the baseline from its own copy, which is so
+    where the interval of the noise excludes 0; or the noise is above half of the tolerance, and what was found does not
+    hold against the one of the two as it does against the other.
     """
 
     blocks: int
@@ -120,15 +122,22 @@ def reading(told: Values, by: Criteria) -> Reading:
         return Reading(len(told.changes), nothing, nothing, UNCLEAR, False)
     plain, strict = (stats.hodges_lehmann(told.changes, 1 - 2 * t) for t in (tail, tail / by.comparisons))
     own = stats.hodges_lehmann(told.noises, 1 - 2 * tail)
-    if strict.low > tolerance:
-        finding = SLOWER
-    elif strict.high < -tolerance:
-        finding = FASTER
-    else:
-        finding = SAME if plain.high < math.log1p(by.effect) else UNCLEAR
-    contaminated = own.low > 0 or own.high < 0 or abs(own.value) > tolerance / 2
+    finding = _finding(strict, plain.high, by, 0.0)
+    # the baseline is the mean of two arms: each is half of their difference away from it
+    doubt = abs(own.value) / 2 if abs(own.value) > tolerance / 2 else 0.0
+    contaminated = own.low > 0 or own.high < 0 or _finding(strict, plain.high, by, doubt) != finding
     shown = Estimate(strict.low, plain.value, strict.high if finding == FASTER else plain.high)
     return Reading(len(told.changes), shown, own, finding, contaminated)
+
+
+def _finding(strict: Estimate, high: float, by: Criteria, doubt: float) -> str:
+    """doubt: by how much the change may be off, besides what its interval tells."""
+    tolerance = math.log1p(by.tolerance)
+    if strict.low - doubt > tolerance:
+        return SLOWER
+    if strict.high + doubt < -tolerance:
+        return FASTER
+    return SAME if high + doubt < math.log1p(by.effect) else UNCLEAR
 
 
 def is_over(told: Values, by: Criteria) -> bool:

@@ -137,6 +137,32 @@ def test_where_the_copy_differs_there_is_no_verdict(slowdown: float) -> None:
     assert not compare.needs_second(disturbed, DEFAULT)
 
 
+def noisy(slowdown: float, own: float) -> Values:
+    """Narrow changes, and noises about their own value whose interval holds 0."""
+    calm = told(slowdown)
+    return Values(calm.changes, tuple(own + (0.1 if n % 2 else -0.1) for n in range(len(calm.changes))))
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "own", "contaminated"),
+    [
+        (0.1, 0.009, False),  # half of the tolerance
+        (0.1, 0.04, False),  # slower by more than the tolerance than either
+        (0.03, 0.04, True),  # not slower than the slower one
+        (0.0, 0.04, False),
+        (0.04, 0.04, True),
+        (-0.1, -0.04, False),
+        (-0.03, -0.04, True),
+    ],
+)
+def test_what_is_found_has_to_hold_against_the_baseline_and_its_copy(
+    slowdown: float, own: float, contaminated: bool
+) -> None:
+    reading = compare.reading(noisy(slowdown, own), DEFAULT)
+    assert reading.noise.low < 0 < reading.noise.high
+    assert reading.contaminated == contaminated
+
+
 def test_nothing_measured_is_no_pass() -> None:
     assert outcome() == outcome(Values((), ())) == INCONCLUSIVE
 
