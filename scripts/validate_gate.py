@@ -219,11 +219,11 @@ def exported(progress: Any) -> dict[str, measure.Artifact]:
     """{factory: its TFLite int8 file}, made once."""
     from edgeport.cli import subjects
 
-    place, runner = subjects.place_and_runner("local")
+    place = subjects.find_place("local")
     found = {}
     for name in ("build", "build_longer"):
         source = f"{Path(__file__)}:{name}"
-        found[name] = subjects.find_artifacts(source, "litert", "int8", {}, place, runner, progress)[0][0]
+        found[name] = subjects.find_artifacts(source, "litert", "int8", {}, place, progress)[0][0]
     return found
 
 

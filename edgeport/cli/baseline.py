@@ -24,8 +24,9 @@ from edgeport.cli.subjects import (
     Precision,
     Runtime,
     find_artifacts,
+    find_place,
     is_converted,
-    place_and_runner,
+    open_runner,
     shapes_of,
 )
 
@@ -74,11 +75,12 @@ def save(
     how = {name: value for name, value in how.items() if value}
     with display.steps(not quiet) as progress:
         made: list[Any] = []
-        for place, runner in [place_and_runner(name) for name in dict.fromkeys(device)]:
+        for place in [find_place(name) for name in dict.fromkeys(device)]:
             for model in dict.fromkeys(models):
-                artifacts, folder = find_artifacts(model, runtime, precision, how, place, runner, progress)
+                artifacts, folder = find_artifacts(model, runtime, precision, how, place, progress)
                 shapes = shapes_of(input_shape, is_converted(model))
-                results = _measured(artifacts, place, num_threads, shapes, runner, progress)
+                with open_runner(place, progress) as runner:
+                    results = _measured(artifacts, place, num_threads, shapes, runner, progress)
                 made += [(_entry(model, how, folder, r), a.path) for r, a in zip(results, artifacts, strict=True)]
         baseline.save(output, made)
     for entry, _ in made:

@@ -1,5 +1,6 @@
 """edgeport check."""
 
+import contextlib
 import os
 import secrets
 import sys
@@ -24,9 +25,10 @@ from edgeport.cli.subjects import (
     Seed,
     Tolerance,
     find_artifacts,
+    find_place,
     is_converted,
     kind_of,
-    place_and_runner,
+    open_runner,
     shapes_of,
     share,
 )
@@ -88,11 +90,14 @@ def check(
     destinations = [destination_file(path) for path in (output, summary, junit)]
     samples = _labelled(eval_data)
     made: list[Any] = []
-    with display.steps(not quiet) as progress:
+    with display.steps(not quiet) as progress, contextlib.ExitStack() as stack:
         try:
             entries = store.select(store.load(baseline), models, device)
             subjects = _subjects(entries, baseline, bool(models), progress)
-            accuracies = [_accuracy(subject, samples, progress) for subject in subjects]  # quick, and it may not fit
+            places = {s.place.name: s.place for s in subjects}
+            runners = {name: stack.enter_context(open_runner(place, progress)) for name, place in places.items()}
+            # quick, and they may not fit
+            accuracies = [_accuracy(s, samples, runners[s.place.name], progress) for s in subjects]
             from edgeport import session
 
             settings = session.Settings(
@@ -102,7 +107,7 @@ def check(
                 seed=secrets.randbits(32) if seed is None else seed,
                 allow_emulated=allow_emulated,
             )
-            tasks = [s.task(settings, num_threads) for s in subjects]
+            tasks = [(runners[s.place.name], s.pair, s.settings(settings, num_threads)) for s in subjects]
             session.compare_all(
                 tasks, lambda c: made.append(msgspec.structs.replace(c, accuracy=accuracies[len(made)])), progress
             )
@@ -117,14 +122,12 @@ class Subject(msgspec.Struct, frozen=True):
     entry: Any
     pair: Any
     place: Any
-    runner: Any
     preprocessing: Any
 
-    def task(self, settings: Any, num_threads: int | None) -> tuple[Any, Any, Any]:
+    def settings(self, settings: Any, num_threads: int | None) -> Any:
         shapes = shapes_of(self.entry.options.get("input_shapes", ()), is_converted(self.entry.model))
         threads = num_threads or self.entry.result.num_threads
-        own = msgspec.structs.replace(settings, num_threads=threads, cores=self.place.cores, input_shapes=shapes)
-        return self.runner, self.pair, own
+        return msgspec.structs.replace(settings, num_threads=threads, cores=self.place.cores, input_shapes=shapes)
 
 
 def _subjects(entries: Sequence[Any], folder: Path, named: bool, progress: Any) -> list[Subject]:
@@ -137,24 +140,22 @@ def _subjects(entries: Sequence[Any], folder: Path, named: bool, progress: Any) 
         together.setdefault(key, []).append(entry)
     found = []
     for group in together.values():
-        place, runner = place_and_runner(group[0].result.device)
+        place = find_place(group[0].result.device)
         kept = [store.artifact(folder, entry) for entry in group]
-        candidates, export = _now(group[0], kept, place, runner, named, progress)
+        candidates, export = _now(group[0], kept, place, named, progress)
         preprocessing = preprocessing_of(export)
         for entry, before in zip(group, kept, strict=True):
             pair = _pair(entry, before, candidates)
-            found.append(Subject(entry, pair, place, runner, preprocessing or entry.preprocessing))
+            found.append(Subject(entry, pair, place, preprocessing or entry.preprocessing))
     return found
 
 
-def _now(entry: Any, kept: Sequence[Any], place: Any, runner: Any, named: bool, progress: Any) -> tuple[Any, Path]:
+def _now(entry: Any, kept: Sequence[Any], place: Any, named: bool, progress: Any) -> tuple[Any, Path]:
     """The artifacts that stand in the place of those kept, and the folder of their export."""
     runtimes, precisions = {a.runtime for a in kept}, {a.precision for a in kept}
     runtime = None if len(runtimes) > 1 else runtimes.pop()
     try:
-        return find_artifacts(
-            entry.model, runtime, ",".join(sorted(precisions)), entry.options, place, runner, progress
-        )
+        return find_artifacts(entry.model, runtime, ",".join(sorted(precisions)), entry.options, place, progress)
     except UsageError as e:  # it is the baseline that named the model: nobody wrote a wrong command line
         raise e if named else EdgeportError(f"{entry.model} of the baseline: {e}") from e
 
@@ -178,7 +179,7 @@ def _labelled(data: Path | None) -> Any:
     return evaluate.load(data)
 
 
-def _accuracy(subject: Subject, samples: Any, progress: Any) -> Any:
+def _accuracy(subject: Subject, samples: Any, runner: Any, progress: Any) -> Any:
     if samples is None:
         return None
     from edgeport.export import evaluate
@@ -187,7 +188,7 @@ def _accuracy(subject: Subject, samples: Any, progress: Any) -> Any:
     step = f"accuracy of {subject.pair.name}"
     progress.started(step)
     sides = (subject.pair.baseline, subject.entry.preprocessing), (subject.pair.candidate, subject.preprocessing)
-    right = [evaluate.count_right(subject.runner, a.path, samples, preprocessing) for a, preprocessing in sides]
+    right = [evaluate.count_right(runner, a.path, samples, preprocessing) for a, preprocessing in sides]
     progress.finished(step, f"{right[0]} and {right[1]} of {len(samples.labels)} named rightly")
     return Accuracy(samples.source, len(samples.labels), *right)
 

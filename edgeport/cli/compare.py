@@ -24,9 +24,10 @@ from edgeport.cli.subjects import (
     Seed,
     Tolerance,
     find_artifacts,
+    find_place,
     is_converted,
     kind_of,
-    place_and_runner,
+    open_runner,
     shapes_of,
     share,
 )
@@ -76,7 +77,7 @@ def compare(
     one_of("--format", format, verdicts.FORMATS)
     by = rules.criteria(share("--tolerance", tolerance), None if effect is None else share("--effect", effect), alpha)
     destination = destination_file(output)
-    place, runner = place_and_runner(device)
+    place = find_place(device)
     how = {
         "assignments": set_,
         "weights": weights,
@@ -86,7 +87,7 @@ def compare(
         "min_sqnr_db": min_sqnr_db,
     }
     with display.steps(not quiet) as progress:
-        sides = [find_artifacts(m, runtime, precision, how, place, runner, progress)[0] for m in (baseline, candidate)]
+        sides = [find_artifacts(m, runtime, precision, how, place, progress)[0] for m in (baseline, candidate)]
         from edgeport import session
 
         pairs = _pairs(sides[0], sides[1], progress)
@@ -103,7 +104,8 @@ def compare(
         )
         made: list[Any] = []
         try:
-            session.compare_all([(runner, pair, settings) for pair in pairs], made.append, progress)
+            with open_runner(place, progress) as runner:
+                session.compare_all([(runner, pair, settings) for pair in pairs], made.append, progress)
         finally:  # what was decided before something failed is shown all the same
             if made:
                 view = View(depth=depth, width=display.width(sys.stdout))

@@ -1,6 +1,7 @@
 """What the gate's commands are given: models in any form, and devices; and the options that they share."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,13 +44,19 @@ def share(flag: str, text: str) -> float:
         raise UsageError(f"{flag} {text}: give a share, as 2% or 0.02") from None
 
 
-def place_and_runner(device: str) -> tuple[catalog.Device, Any]:
-    from edgeport.runner import local_runner
-
+def find_place(device: str) -> catalog.Device:
     place = catalog.find_device(device)
     if place.transport != "local":
         raise UsageError(f"device {device!r} is reached by {place.transport}, which this version does not speak")
-    return place, local_runner(place.name)
+    return place
+
+
+@contextlib.contextmanager
+def open_runner(place: catalog.Device, progress: Any) -> Iterator[Any]:
+    """A runner on the device, until the block ends."""
+    from edgeport.runner import local_runner
+
+    yield local_runner(place.name)
 
 
 def is_converted(model: str) -> bool:
@@ -62,7 +69,6 @@ def find_artifacts(
     precision: str,
     how: dict[str, Any],
     place: catalog.Device,
-    runner: Any,
     progress: Any,
 ) -> tuple[list[Any], Path]:
     """The files to measure and the folder of their export, which has a manifest unless a file was given. how: options
@@ -74,6 +80,7 @@ def find_artifacts(
             raise UsageError(f"there is no file {model}")
         return artifacts_of(path, runtime, listed("--precision", precision, ("fp32", "int8"))), path
     from edgeport.export import bundle
+    from edgeport.runner import local_runner
 
     given = {"target": place.target, **{name: value for name, value in how.items() if value}}
     request = make_request(
@@ -89,7 +96,7 @@ def find_artifacts(
         precisions=precision,
         int8_io=False,
     )
-    folder = bundle.export_cached(request, runner, progress)
+    folder = bundle.export_cached(request, local_runner(), progress)  # which verifies it here
     return artifacts_of(folder, None, request.precisions), folder
 
 
