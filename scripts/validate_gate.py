@@ -51,6 +51,7 @@ CRITERIA = compare.criteria(tolerance=0.01, effect=None, alpha=0.005)
 MAX_MINUTES = 3.0
 HALF_SECONDS = 9.0  # of the one-arm load: about half of the shortest session
 SESSIONS = "sessions.jsonl"
+LEAST_BANK = 40  # blocks of a regime: fewer would be replayed over and over
 ENDS = """
 import os, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # with us, however we end
@@ -436,7 +437,7 @@ def replayed(bank: dict[str, list[Sitting]], lines: Sequence[Line], replays: int
     for regime, sittings in bank.items():
         changes = list(itertools.chain.from_iterable(s.changes for s in sittings))
         noises = list(itertools.chain.from_iterable(s.noises for s in sittings))
-        if len(changes) < compare.LOOKS[0]:
+        if len(changes) < LEAST_BANK:
             continue
         found = [line for line in lines if line.case == f"aa-{regime}"]
         most = int(MAX_MINUTES * 60 / (sum(line.seconds for line in found) / sum(line.blocks for line in found)))
