@@ -26,6 +26,10 @@ class DeviceError(EdgeportError):
     """A device, a runtime on it, or the agent failed."""
 
 
+class LostConnectionError(DeviceError):
+    """The way to a device broke: what ran there may be run again once it is back."""
+
+
 class ModelFileError(EdgeportError):
     """A file that is not the model that its name promises, or is damaged."""
 
