@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -26,18 +27,28 @@ class Done(msgspec.Struct, frozen=True):
     err: str
 
 
-def run(argv: Sequence[str], timeout: float = RUN_SECONDS, source: Path | None = None) -> Done:
-    """To its end, its input the file `source` or empty. Raises DeviceError where it takes longer or cannot be run."""
+def run(
+    argv: Sequence[str], timeout: float = RUN_SECONDS, source: Path | None = None, into: IO[bytes] | None = None
+) -> Done:
+    """To its end, its input the file `source` or empty, its output kept or written to `into`. Raises DeviceError where
+    it takes longer or cannot be run.
+    """
     try:
         with open(source or os.devnull, "rb") as stdin:
             done = subprocess.run(
-                *(argv,), stdin=stdin, capture_output=True, timeout=timeout, check=False, process_group=0
+                argv,
+                stdin=stdin,
+                stdout=into or subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                timeout=timeout,
+                check=False,
+                process_group=0,
             )
     except subprocess.TimeoutExpired as e:
         raise DeviceError(f"{argv[0]} did not end within {timeout:g} s") from e
     except OSError as e:
         raise DeviceError(f"cannot run {argv[0]}: {e.strerror}") from e
-    return Done(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    return Done(done.returncode, (done.stdout or b"").decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 
 class Process:
