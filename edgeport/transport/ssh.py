@@ -23,6 +23,7 @@ CONNECT_SECONDS, LOGIN_SECONDS = 10, 60  # of one address; of all that a login t
 ALIVE_SECONDS, ALIVE_COUNT = 5, 3  # a cable that is pulled is noticed after so many times these seconds
 PERSIST_SECONDS = 120  # how long the connection outlives an edgeport that was killed
 GOODBYE_SECONDS = 3.0
+GET_SECONDS = 600.0
 SLOWEST_BYTES_PER_SECOND = 100_000  # that a push may be
 WORKDIR = ".cache/edgeport"
 LOST = 255  # ssh(1): an error of ssh itself
@@ -157,9 +158,9 @@ class Ssh:
 
     def get(self, source: str, destination: Path) -> None:
         with files.whole_file(destination) as beside, beside.open("wb") as file:
-            done = self._finished(run(self._command(["cat", "--", source]), into=file))
-        if done.exit_code:
-            raise DeviceError(f"{self.name}: cannot read {source}: {_last(done.err)}")
+            done = self._finished(run(self._command(["cat", "--", source]), GET_SECONDS, into=file))
+            if done.exit_code:
+                raise DeviceError(f"{self.name}: cannot read {source}: {_last(done.err)}")
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[str]:
