@@ -18,7 +18,8 @@ def check(runner: Runner, device: Device, allow_unstable: bool, progress: Progre
     """The device's facts. Raises DeviceError for a state in which numbers would mislead, unless that is allowed; what
     only may disturb is a warning.
     """
-    facts, state = runner.facts(), runner.state()
+    state = runner.state()
+    facts: dict[str, Any] = state["facts"]
     if state["busy"]:
         busy = ", ".join(f"{process['name']} {process['cores']:.0%} of a core" for process in state["busy"])
         progress.warned(f"{device.name}: other programs compute there: {busy}")

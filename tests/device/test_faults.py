@@ -215,7 +215,7 @@ def test_devices_stand_in_one_table(a_board: Board, here: Here) -> None:
     assert [p["device"] for p in found] == ["board", "local"]
     lines = here("profile", MODEL, *options).out.splitlines()
     assert lines[0].startswith("ones on board (")
-    assert ", local (" in lines[0]
+    assert "; local (" in lines[0]
     assert [line.split()[:2] for line in lines[2:6] if "─" not in line] == [
         ["device", "runtime"],
         ["board", "litert"],

@@ -50,7 +50,7 @@ def test_what_names_no_cores_is_a_usage_error(pin: str) -> None:
 
 
 def test_a_core_that_the_device_has_not_is_told_with_those_it_has() -> None:
-    with pytest.raises(UsageError, match="the device has the cores 0, 1, 2, 3$"):
+    with pytest.raises(UsageError, match=r"the device has the cores 0, 1, 2, 3$"):
         pinning.cores("0xf0", PI)
 
 
