@@ -39,7 +39,8 @@ OPTIONS = {
     "RemoteCommand": "none",
     "RequestTTY": "no",
 }
-FIND = 'umask 077; unset CDPATH; cd && mkdir -p -- "$1" && cd -- "$1" && pwd -P'
+FOUND = "edgeport keeps its files in "
+FIND = f'umask 077; unset CDPATH; cd && mkdir -p -- "$1" && cd -- "$1" && printf "{FOUND}%s" "$(pwd -P)"'
 HASH = '[ ! -f "$1" ] || sha256sum <"$1"'
 # What is cut off has another hash; what was pushed whole gets its name at once.
 PUSH = f"""umask 077; mkdir -p "$1" || exit 1
@@ -94,7 +95,7 @@ class Ssh:
         port = ["-p", str(device.port)] if device.port else []
         self._where = [*config, *port, device.address]
         self._ssh = ["ssh", *config, *port, *options]
-        self._address, self._wanted = device.address, device.workdir or WORKDIR
+        self._address, self._wanted = device.address, device.workdir.removeprefix("~/") or WORKDIR
         self._verified: set[str] = set()
         self._workdir = ""
 
@@ -102,7 +103,14 @@ class Ssh:
     def workdir(self) -> str:
         """The folder for all that edgeport keeps on the device, made when it is first asked for."""
         if not self._workdir:
-            self._workdir = self._script(FIND, self._wanted, what=f"making {self._wanted}").removesuffix("\n")
+            told = self._script(FIND, self._wanted, what=f"making {self._wanted}")
+            if not told.startswith(FOUND):  # which would be taken for a part of every file that is fetched
+                noise = told.partition(FOUND)[0].strip()[:60]
+                raise DeviceError(
+                    f"{self.name}: its shell prints {noise!r} before every command; let its start files (~/.bashrc) "
+                    "print nothing where nobody is at a terminal"
+                )
+            self._workdir = told.removeprefix(FOUND)
             self._session = f"{self._workdir}/sessions/{secrets.token_hex(8)}"
         return self._workdir
 
