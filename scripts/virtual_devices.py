@@ -50,7 +50,7 @@ NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "uran
 
 DEBIAN = (
     "base-files base-passwd bash coreutils dash debianutils diffutils findutils grep gzip hostname libc-bin mawk "
-    "sed util-linux procps python3 openssh-server"
+    "sed util-linux procps libstdc++6 python3 openssh-server"
 )
 # Those of busybox's commands that Android has too (as toybox).
 ANDROID_COMMANDS = (
