@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -28,15 +28,45 @@ FACTORY = "build"
 Recognise = Callable[[Mapping[str, tuple[int, ...]]], tuple[str, dict[str, Any]]]
 
 
+class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a device should be; "" for no matter. model: a part of its model's name; abi: as `uname -m` has it."""
+
+    model: str = ""
+    abi: str = ""
+    governor: str = ""
+
+
+class Sensors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Commands, as lists of words, that tell what no file does. temperature: prints degrees Celsius, the first number
+    counts; throttled: prints vcgencmd's get_throttled, the first hexadecimal number counts.
+    """
+
+    temperature: tuple[str, ...] = ()
+    throttled: tuple[str, ...] = ()
+
+
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of devices/. threads: what a model runs with unless asked otherwise; cores: pinned to, if any."""
+    """One file of devices/. transport: a file of edgeport/transport; address: as ssh takes it, or a serial number of
+    adb; ssh_config: read in place of the user's own (ssh -F); workdir: the folder on the device for all that edgeport
+    keeps there, below the home folder if it is relative; python: its interpreter there. threads: what a model runs with
+    unless asked otherwise; cores: pinned to, if any. target: whose kernels int8 is made for. runner: what measures
+    there, edgeport's agent or TensorFlow Lite's benchmark_model.
+    """
 
     name: str
     description: str
     transport: str
-    target: str
+    target: Literal["auto", "x86", "arm"]
+    address: str = ""
+    port: int | None = None
+    ssh_config: str = ""
+    workdir: str = ""
+    python: str = "python3"
     threads: int = 1
     cores: tuple[int, ...] = ()
+    runner: Literal["agent", "benchmark_model"] = "agent"
+    expect: Expected = Expected()
+    sensors: Sensors = Sensors()
 
 
 class Factory(msgspec.Struct, frozen=True):

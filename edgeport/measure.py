@@ -101,11 +101,9 @@ class _Session:
     def run_profile(self) -> None:
         """One fresh process with the runtime's profiler on."""
         self.progress.advanced(self.step, "profile")
-        with tempfile.TemporaryDirectory(prefix="edgeport-") as folder:
-            optimized_path = Path(folder, "optimized.onnx")
-            options = [f"--optimized-model={optimized_path}"] if self.artifact.runtime == "onnxruntime" else []
-            message = self._run("ops", options)["ops"]
-            optimized = formats.read(optimized_path) if optimized_path.is_file() else None
+        with self.runner.transport.folder() as folder:
+            message = self._run("ops", [f"--scratch={folder}"])["ops"]
+            optimized = self._optimized(message["optimized_model"])
         rows = [_row(r) for r in message["rows"] if r["us"] and r["source"] not in ("invoke", "between")]
         whole = {r["source"]: tuple(r["us"]) for r in message["rows"]}
         graph = formats.read(self.artifact.path, {i.name: i.shape for i in self.inputs})
@@ -117,6 +115,15 @@ class _Session:
             before=message["before"],
             after=message["after"],
         )
+
+    def _optimized(self, source: str | None) -> Graph | None:
+        """The graph that the runtime made of the file, where it leaves it on the device."""
+        if source is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="edgeport-") as folder:
+            path = Path(folder, "optimized.onnx")
+            self.runner.transport.get(source, path)
+            return formats.read(path)
 
     def finish(self) -> None:
         median = stats.latency(self.launches).median

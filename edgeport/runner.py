@@ -13,8 +13,8 @@ import msgspec
 
 from edgeport import kit
 from edgeport.agent import PROTOCOL
-from edgeport.errors import DeviceError
-from edgeport.transport import Local, Process
+from edgeport.errors import DeviceError, LostConnectionError
+from edgeport.transport import Local, Process, Transport
 
 Message = dict[str, Any]
 ENDING_SECONDS = 10.0  # for a served process to say goodbye in
@@ -33,7 +33,7 @@ class Runner(msgspec.Struct, frozen=True):
     """Runs the agent on one device, one process a call."""
 
     device: str
-    transport: Local
+    transport: Transport
     timeout: float = 600.0
 
     def run(
@@ -73,17 +73,17 @@ class Runner(msgspec.Struct, frozen=True):
             *self._agent(),
             command,
             f"--runtime={runtime}",
-            f"--library={self.transport.put(kit.library(runtime).path)}",
+            f"--library={self.transport.put(kit.library(runtime).path, keep=True)}",
             f"--model={self.transport.put(model)}",
+            "--attached",
             *options,
         ]
 
     def _agent(self) -> list[str]:
-        # -I and -S: nothing of the user's environment or of installed packages, which the agent does not need
-        return [self.transport.python, "-I", "-S", self.transport.put(kit.agent_archive())]
+        return [*self.transport.python, self.transport.put(kit.agent_archive(), keep=True)]
 
     def _messages(self, argv: Sequence[str], what: str, on_message: Callable[[Message], None]) -> dict[str, Message]:
-        process = self.transport.start(argv)
+        process = self.transport.start(argv, listens=True)
         messages: dict[str, Message] = {}
         for line in process.lines(self.timeout):
             message = _parsed(line)
@@ -93,8 +93,9 @@ class Runner(msgspec.Struct, frozen=True):
             on_message(message)
             if message["type"] == "hello":
                 self._check_protocol(message)
+        process.close_input()
         if "bye" not in messages:
-            raise DeviceError(f"{what} on {self.device}: {_failure(process, messages)}")
+            raise _failure(f"{what} on {self.device}", process, messages)
         return messages
 
     def _check_protocol(self, hello: Message) -> None:
@@ -126,7 +127,7 @@ class Served:
             if message["type"] == kind:
                 return message
         self._process.kill()  # so that how it ended is known
-        raise DeviceError(f"{self._what}: {_failure(self._process, self.messages)}")
+        raise _failure(self._what, self._process, self.messages)
 
 
 def local_runner(device: str = "local") -> Runner:
@@ -142,11 +143,13 @@ def _parsed(line: str) -> Message | None:
     return message if isinstance(message, dict) and "type" in message else None
 
 
-def _failure(process: Process, messages: dict[str, Message]) -> str:
+def _failure(what: str, process: Process, messages: dict[str, Message]) -> DeviceError:
     """Why an ended agent did not do what it was asked: in its own words, or by how it died."""
     if "error" in messages:
-        return f"{messages['error']['text']}{_runtime_errors(process)}"
-    return _death(process, messages)
+        return DeviceError(f"{what}: {messages['error']['text']}{_runtime_errors(process)}")
+    if process.lost:
+        return LostConnectionError(f"{what}: the connection was lost\n{process.last_errors()}".rstrip())
+    return DeviceError(f"{what}: {_death(process, messages)}")
 
 
 def _runtime_errors(process: Process) -> str:

@@ -5,12 +5,12 @@ import contextlib
 import gc
 import os
 import resource
-import shutil
 import sys
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import PROTOCOL, litert, ort, telemetry
+from .host import Host
 from .messages import AgentError, emit
 from .tensors import filler
 
@@ -27,6 +27,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         if args.command != "facts":
             _pin(args.cores)
             _take_priority(args.nice)
+            args.host = Host(args.attached)
             args.function(args)
     except AgentError as e:
         emit("error", kind=e.kind, text=str(e))
@@ -40,7 +41,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def latency(args: argparse.Namespace) -> None:
     """Times plain runs, one by one, with the profiler off."""
-    session = _open(args, profiling=False)
+    session = _open(args)
     start = time.perf_counter_ns()
     session.run()
     emit("first", ns=time.perf_counter_ns() - start)
@@ -52,7 +53,7 @@ def latency(args: argparse.Namespace) -> None:
 
 def ops(args: argparse.Namespace) -> None:
     """Times runs with the runtime's profiler on, op by op; and, in the same process, plain runs before and after."""
-    plain, session = _open(args, profiling=False), _open(args, profiling=True)
+    plain, session = _open(args), _open(args, scratch=args.scratch)
     for _ in range(1 + args.warmup_runs):
         plain.run()
     before = telemetry.snapshot()
@@ -63,15 +64,13 @@ def ops(args: argparse.Namespace) -> None:
     plain.run()
     plain_ns += _timed(plain, max(1, args.num_runs // 2), "plain run")
     after = telemetry.snapshot()
-    if args.optimized_model and isinstance(session, ort.Session):
-        shutil.copyfile(session.optimized_model(), args.optimized_model)
-        shutil.rmtree(os.path.dirname(session.optimized_model()))
-    emit("ops", rows=rows, plain_ns=plain_ns, before=before, after=after)
+    optimized = session.optimized_model() if isinstance(session, ort.Session) else None
+    emit("ops", rows=rows, plain_ns=plain_ns, optimized_model=optimized, before=before, after=after)
 
 
 def infer(args: argparse.Namespace) -> None:
     """Computes the outputs of given inputs: each --data file holds every sample of that input, one after another."""
-    session = _open(args, profiling=False)
+    session = _open(args)
     if len(args.data) != len(session.inputs) or len(args.result) != len(session.outputs):
         counts = f"{len(session.inputs)} inputs and {len(session.outputs)} outputs"
         raise AgentError("usage", f"the model has {counts}; give as many --data and --result")
@@ -88,12 +87,12 @@ def serve(args: argparse.Namespace) -> None:
     Between bursts it takes no processor time, so that another process can be timed on the same cores. It ends when its
     input does, which is also what becomes of it if the host dies.
     """
-    session = _open(args, profiling=False, sleeps=True)
+    session = _open(args, sleeps=True)
     _timed(session, args.warmup_runs, "warm-up")
     if args.num_threads == len(os.sched_getaffinity(0)):
         _pin_threads()
     emit("serving", telemetry=telemetry.snapshot())
-    for line in sys.stdin:
+    for line in args.host.lines():
         command, _, number = line.partition(" ")
         if command != "burst" or not number.strip().isdigit():
             raise AgentError("usage", f"{line.strip()!r} is no request; there is 'burst N'")
@@ -115,11 +114,11 @@ def _infer_samples(session: Any, samples: int, ins: List[Any], outs: List[Any]) 
             out.write(session.read(i))
 
 
-def _open(args: argparse.Namespace, profiling: bool, sleeps: bool = False) -> Any:
+def _open(args: argparse.Namespace, scratch: str = "", sleeps: bool = False) -> Any:
     with open(args.library, "rb") as f:  # an early, clear error; and the file is in the page cache for all launches
         f.read(4)
     start = time.perf_counter_ns()
-    session = RUNTIMES[args.runtime](args.library, args.model, args.num_threads, _shapes(args), profiling, sleeps)
+    session = RUNTIMES[args.runtime](args.library, args.model, args.num_threads, _shapes(args), scratch, sleeps)
     ready_ns = time.perf_counter_ns() - start
     if args.command != "infer":
         for i, tensor in enumerate(session.inputs):
@@ -232,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--num-threads", type=int, default=1)
         sub.add_argument("--cores", help="pin to these cores: 2,3")
         sub.add_argument("--nice", type=int, default=0, help="priority: -20 before all other programs, 19 after")
+        sub.add_argument("--attached", action="store_true", help="end when standard input does: the host has gone")
         sub.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,3,224,224")
         if function is infer:
             sub.add_argument("--samples", type=int, default=1)
@@ -242,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
         if function in (latency, ops):
             sub.add_argument("--num-runs", type=int, default=50)
         if function is ops:
-            sub.add_argument("--optimized-model", help="where to leave the graph that ONNX Runtime runs")
+            sub.add_argument("--scratch", required=True, help="a folder for what the runtime's profiler writes")
     return parser
 
 

@@ -7,7 +7,6 @@ import bisect
 import ctypes as C
 import json
 import os
-import tempfile
 from typing import Any, Dict, List, Tuple
 
 from .messages import AgentError
@@ -85,15 +84,18 @@ class Session:
         model: str,
         num_threads: int,
         shapes: Dict[str, List[int]],
-        profiling: bool,
+        scratch: str = "",
         sleeps: bool = False,
     ) -> None:
-        """sleeps: between runs it takes no processor time from others, as it does by default for some 40 ms."""
+        """scratch: a folder for what its profiler writes; "" leaves the profiler off.
+
+        sleeps: between runs it takes no processor time from others, as it does by default for some 40 ms.
+        """
         lib = C.CDLL(library)
         lib.OrtGetApiBase.restype = C.POINTER(ApiBase)
         self._base = lib.OrtGetApiBase().contents
         self._table = C.cast(self._base.GetApi(API_VERSION), C.POINTER(P))
-        self._folder = tempfile.mkdtemp(prefix="edgeport-") if profiling else ""
+        self._folder = scratch
         env = self._new("CreateEnv", [C.c_int, C.c_char_p], WARNING, b"edgeport")
         options = self._options(num_threads, sleeps)
         self._session = self._new("CreateSession", [P, C.c_char_p, P], env, model.encode(), options)
