@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 import tomllib
@@ -15,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -58,11 +59,11 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transport: str
     target: Literal["auto", "x86", "arm"]
     address: str = ""
-    port: int | None = None
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     ssh_config: str = ""
     workdir: str = ""
     python: str = "python3"
-    threads: int = 1
+    threads: Annotated[int, msgspec.Meta(ge=1)] = 1
     cores: tuple[int, ...] = ()
     runner: Literal["agent", "benchmark_model"] = "agent"
     expect: Expected = Expected()
@@ -169,16 +170,38 @@ def find_device(name: str) -> Device:
     known = _device_files()
     if name not in known:
         raise UsageError(f"unknown device {name!r}; there are {', '.join(sorted(known))}{nearest(name, known)}")
+    return read_device(known[name])
+
+
+def read_device(path: Path) -> Device:
+    """Raises DeviceError, which names the file and the key."""
     try:
-        raw = tomllib.loads(known[name].read_text(encoding="utf-8"))
-        return msgspec.convert({"name": name, **raw}, Device)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as e:
-        raise DeviceError(f"{known[name]}: {e}") from e
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        device = msgspec.convert({"name": path.stem, **raw}, Device)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as e:
+        raise DeviceError(f"{path}: {e}") from e
+    except OSError as e:
+        raise DeviceError(f"{path}: {(e.strerror or str(e)).lower()}") from e
+    config = str(path.parent / Path(device.ssh_config).expanduser()) if device.ssh_config else ""
+    return msgspec.structs.replace(device, ssh_config=config)
+
+
+def device_file(name: str) -> Path:
+    """Of a device that there is."""
+    return _device_files()[name]
+
+
+def own_devices_folder() -> Path:
+    """Where the user's devices lie, whatever folder he is in."""
+    root = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(root) if root else Path.home() / ".config") / "edgeport" / "devices"
 
 
 def _device_files() -> dict[str, Path]:
-    folder = Path(next(iter(importlib.import_module("edgeport.devices").__path__)))
-    return {p.stem: p for p in sorted(folder.glob("*.toml"))}
+    """edgeport's own, the user's, and those of the folder that we are in; a later one takes the place of an earlier."""
+    shipped = Path(next(iter(importlib.import_module("edgeport.devices").__path__)))
+    folders = (shipped, own_devices_folder(), Path("devices"))
+    return {p.stem: p for folder in folders for p in sorted(folder.glob("*.toml"))}
 
 
 def _unknown_model(model: str) -> str:

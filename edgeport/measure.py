@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edgeport import attribution, files, formats, kit, stats
+from edgeport import attribution, files, formats, stats
 from edgeport.attribution import Row
 from edgeport.errors import DeviceError, UsageError
 from edgeport.formats import Graph
@@ -85,7 +85,7 @@ class _Session:
         messages = self._run("latency", [])
         samples, ready = messages["samples"], messages["ready"]
         self.facts, self.cores = messages["hello"]["facts"], tuple(ready["cores"])
-        self.version = ready["version"] or kit.library(self.artifact.runtime).version
+        self.version = ready["version"] or self.runner.library(self.artifact.runtime).version
         self.inputs = tuple(TensorInfo(i["name"], tuple(i["shape"]), i["dtype"]) for i in ready["inputs"])
         self.launches.append(
             Launch(

@@ -13,6 +13,7 @@ import msgspec
 
 from edgeport import kit
 from edgeport.agent import PROTOCOL
+from edgeport.catalog import Sensors
 from edgeport.errors import DeviceError, LostConnectionError
 from edgeport.transport import Local, Process, Transport
 
@@ -30,11 +31,16 @@ class Burst(msgspec.Struct, frozen=True):
 
 
 class Runner(msgspec.Struct, frozen=True):
-    """Runs the agent on one device, one process a call."""
+    """Runs the agent on one device, one process a call. library: finds a runtime for that device. still_ours: raises
+    DeviceError once the device is not kept for us any more.
+    """
 
     device: str
     transport: Transport
     timeout: float = 600.0
+    library: Callable[[str], kit.Library] = kit.library
+    still_ours: Callable[[], None] = lambda: None
+    sensors: Sensors = Sensors()
 
     def run(
         self,
@@ -45,12 +51,14 @@ class Runner(msgspec.Struct, frozen=True):
         on_message: Callable[[Message], None] = lambda message: None,
     ) -> dict[str, Message]:
         """The agent's messages by kind. Raises DeviceError with the agent's own text, or with how it died."""
+        self.still_ours()
         argv = self._command(command, runtime, model, options)
         return self._messages(argv, f"{command} of {model.name} with {runtime}", on_message)
 
     @contextlib.contextmanager
     def serve(self, runtime: str, model: Path, options: Sequence[str] = ()) -> Iterator["Served"]:
         """A process that holds the model loaded and warmed up until the block ends, however that ends."""
+        self.still_ours()
         process = self.transport.start(self._command("serve", runtime, model, options), listens=True)
         served = Served(process, f"serving {model.name} with {runtime} on {self.device}", self.timeout)
         try:
@@ -65,22 +73,31 @@ class Runner(msgspec.Struct, frozen=True):
 
     def facts(self) -> Message:
         """What the device is."""
-        facts = self._messages([*self._agent(), "facts"], "facts", lambda m: None)["hello"]["facts"]
+        facts = self._messages([*self.agent(), "facts"], "facts", lambda m: None)["hello"]["facts"]
         return dict(facts)
+
+    def state(self) -> Message:
+        """The state that it is in: {"snapshot": as around launches, "busy": [{name, pid, cores}]}."""
+        return self._messages([*self.agent(), "state", *self._sensors()], "state", lambda m: None)["state"]
+
+    def agent(self) -> list[str]:
+        """The words that start the agent, its command to follow."""
+        return [*self.transport.python, self.transport.put(kit.agent_archive(), keep=True)]
 
     def _command(self, command: str, runtime: str, model: Path, options: Sequence[str]) -> list[str]:
         return [
-            *self._agent(),
+            *self.agent(),
             command,
             f"--runtime={runtime}",
-            f"--library={self.transport.put(kit.library(runtime).path, keep=True)}",
+            f"--library={self.transport.put(self.library(runtime).path, keep=True)}",
             f"--model={self.transport.put(model)}",
             "--attached",
+            *self._sensors(),
             *options,
         ]
 
-    def _agent(self) -> list[str]:
-        return [*self.transport.python, self.transport.put(kit.agent_archive(), keep=True)]
+    def _sensors(self) -> list[str]:
+        return [] if self.sensors == Sensors() else [f"--sensors={msgspec.json.encode(self.sensors).decode()}"]
 
     def _messages(self, argv: Sequence[str], what: str, on_message: Callable[[Message], None]) -> dict[str, Message]:
         process = self.transport.start(argv, listens=True)
@@ -116,7 +133,12 @@ class Served:
         answer = self.wait_for("burst")
         return Burst(tuple(answer["ns"]), tuple(answer["preempted"]))
 
-    def wait_for(self, kind: str, timeout: float | None = None) -> Message:
+    def wait_for(
+        self,
+        kind: str,
+        timeout: float | None = None,
+        on_message: Callable[[Message], None] = lambda message: None,
+    ) -> Message:
         """The next message of that kind. Raises DeviceError if none comes within the time (default: the runner's)."""
         deadline = time.monotonic() + (timeout or self._timeout)
         while (line := self._process.line(deadline - time.monotonic())) is not None:
@@ -124,6 +146,7 @@ class Served:
             if message is None:
                 continue
             self.messages[message["type"]] = message
+            on_message(message)
             if message["type"] == kind:
                 return message
         self._process.kill()  # so that how it ended is known

@@ -1,7 +1,7 @@
 """Estimators over raw samples. Pure: numbers in, numbers out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
 from statistics import median, quantiles, stdev
 from typing import Any
@@ -13,6 +13,7 @@ from edgeport.records import Launch, OpProfile, Result
 DRIFT = 0.05
 SLOW_CLOCK = 0.9
 CONFIDENCE = 0.95
+LIMITS = ("under-voltage", "capped frequency", "throttling", "soft temperature limit")  # bits of get_throttled
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -95,7 +96,8 @@ def _outside(n: int, tail: float) -> int | None:
 def verdict(result: Result) -> str:
     """throttled, drifting or stable: whether the numbers describe the device, or what happened to it meanwhile.
 
-    throttled: the device counted throttling events, or its clock ended more than a tenth below its maximum.
+    throttled: the device counted throttling events, told of a limit (limits()), or its clock ended more than a tenth
+    below its maximum.
     drifting: the second half of the launches (of the samples, if there is one launch) is more than 5% off the first.
     """
     if any(_throttled(launch, result.facts) for launch in result.launches):
@@ -107,6 +109,17 @@ def verdict(result: Result) -> str:
     if half and abs(median(series[-half:]) / median(series[:half]) - 1) > DRIFT:
         return "drifting"
     return "stable"
+
+
+def limits(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the device said to slow it down, around some runs or newly during them, by the snapshots around them.
+
+    Bits of get_throttled (Raspberry Pi, documentation of vcgencmd): 0 to 3 are so now, 16 to 19 were so since its
+    start, and tell nothing of these runs where they were set before.
+    """
+    was, is_ = before.get("throttled_bits") or 0, after.get("throttled_bits") or 0
+    bits = was | is_ | (is_ >> 16 & ~(was >> 16))
+    return tuple(name for bit, name in enumerate(LIMITS) if bits >> bit & 1)
 
 
 def steal(launch: Launch) -> float | None:
@@ -132,5 +145,7 @@ def _throttled(launch: Launch, facts: dict[str, Any]) -> bool:
     before, after = launch.before.get("throttle_count"), launch.after.get("throttle_count")
     if before is not None and after is not None and after > before:
         return True
-    clocks, limits = launch.after.get("khz") or [], facts.get("max_khz") or []
-    return bool(clocks and limits) and max(clocks) < SLOW_CLOCK * max(limits)
+    if limits(launch.before, launch.after):
+        return True
+    clocks, most = launch.after.get("khz") or [], facts.get("max_khz") or []
+    return bool(clocks and most) and max(clocks) < SLOW_CLOCK * max(most)

@@ -1,8 +1,9 @@
-"""The agent's commands: facts, latency, ops, infer and serve."""
+"""The agent's commands: facts, state, hold, latency, ops, infer and serve."""
 
 import argparse
 import contextlib
 import gc
+import json
 import os
 import resource
 import sys
@@ -10,12 +11,14 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import PROTOCOL, litert, ort, telemetry
+from .hold import hold
 from .host import Host
 from .messages import AgentError, emit
 from .tensors import filler
 
 RUNTIMES: Dict[str, Any] = {"litert": litert.Session, "onnxruntime": ort.Session}
 PROGRESS_NS = 1_000_000_000
+SENSORS_HELP = "JSON: commands that tell what no file does, as lists of words"
 AUTOGROUP = "/proc/self/autogroup"
 
 
@@ -24,11 +27,12 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = _parser().parse_args(argv)
     emit("hello", protocol=PROTOCOL, pid=os.getpid(), facts=telemetry.facts())
     try:
-        if args.command != "facts":
+        telemetry.use(json.loads(getattr(args, "sensors", "{}")))
+        if args.command in MEASURING:
             _pin(args.cores)
             _take_priority(args.nice)
             args.host = Host(args.attached)
-            args.function(args)
+        args.function(args)
     except AgentError as e:
         emit("error", kind=e.kind, text=str(e))
         return 1
@@ -81,6 +85,12 @@ def infer(args: argparse.Namespace) -> None:
     emit("inferred", outputs=[t.as_dict() for t in session.outputs])
 
 
+def state(args: argparse.Namespace) -> None:
+    """Says how the device is, before anything is measured."""
+    busy = telemetry.busy_processes(args.seconds)
+    emit("state", snapshot=telemetry.snapshot(), busy=busy)
+
+
 def serve(args: argparse.Namespace) -> None:
     """Holds the model loaded and answers each line "burst N" on standard input with the times of N runs.
 
@@ -98,6 +108,9 @@ def serve(args: argparse.Namespace) -> None:
             raise AgentError("usage", f"{line.strip()!r} is no request; there is 'burst N'")
         samples, preempted = _burst(session, int(number))
         emit("burst", ns=samples, preempted=preempted)
+
+
+MEASURING = {"latency": latency, "ops": ops, "infer": infer, "serve": serve}
 
 
 def _infer_samples(session: Any, samples: int, ins: List[Any], outs: List[Any]) -> None:
@@ -221,8 +234,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgeport-agent", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
-    commands.add_parser("facts", help="what this device is")
-    for function in (latency, ops, infer, serve):
+    commands.add_parser("facts", help="what this device is").set_defaults(function=lambda args: None)
+    looking = commands.add_parser("state", help="the state that it is in, and who else computes")
+    looking.set_defaults(function=state)
+    looking.add_argument("--seconds", type=float, default=0.5, help="how long to watch")
+    looking.add_argument("--sensors", default="{}", help=SENSORS_HELP)
+    holding = commands.add_parser("hold", help="keep the device for one host while standard input is open")
+    holding.set_defaults(function=hold)
+    holding.add_argument("--owner", required=True, help="who to name to others")
+    holding.add_argument("--wait", type=float, default=0.0, help="seconds to wait for another owner to end")
+    holding.add_argument("--silence", type=float, default=40.0, help="seconds without a line after which it ends")
+    holding.add_argument("--session", default="", help="the owner's folder, removed at the end; others' beside it too")
+    for function in MEASURING.values():
         sub = commands.add_parser(function.__name__, help=(function.__doc__ or "").partition("\n")[0])
         sub.set_defaults(function=function)
         sub.add_argument("--runtime", choices=sorted(RUNTIMES), required=True)
@@ -232,6 +255,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--cores", help="pin to these cores: 2,3")
         sub.add_argument("--nice", type=int, default=0, help="priority: -20 before all other programs, 19 after")
         sub.add_argument("--attached", action="store_true", help="end when standard input does: the host has gone")
+        sub.add_argument(
+            "--sensors", default="{}", help="JSON: commands that tell temperature and throttling, as lists"
+        )
         sub.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,3,224,224")
         if function is infer:
             sub.add_argument("--samples", type=int, default=1)
