@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edgeport import attribution, files, formats, stats
+from edgeport import attribution, files, formats, preflight, stats
 from edgeport.attribution import Row
 from edgeport.errors import DeviceError, UsageError
 from edgeport.formats import Graph
@@ -30,7 +30,9 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """How to measure. input_shapes: sizes by input name, for those that the file leaves open."""
+    """How to measure. input_shapes: sizes by input name, for those that the file leaves open. cool_down: degrees
+    Celsius below which the device is to be before each launch.
+    """
 
     num_threads: int = 1
     num_runs: int = 16
@@ -39,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     cores: tuple[int, ...] = ()
     input_shapes: dict[str, tuple[int, ...]] = {}
     profile: bool = True
+    cool_down: float | None = None
 
 
 class Measurement:
@@ -68,7 +71,8 @@ class _Session:
 
     def __init__(self, artifact: Artifact, runner: Runner, settings: Settings, progress: Progress) -> None:
         self.artifact, self.runner, self.settings, self.progress = artifact, runner, settings, progress
-        self.step = f"{artifact.path.name} {artifact.runtime}"
+        place = "" if runner.device == "local" else f"{runner.device}: "
+        self.step = f"{place}{artifact.path.name} {artifact.runtime}"
         self.graph = formats.read(artifact.path)
         self.shapes = _shapes(self.graph, settings.input_shapes)
         self.launches: list[Launch] = []
@@ -156,10 +160,12 @@ class _Session:
         common += [f"--cores={','.join(map(str, settings.cores))}"] if settings.cores else []
         common += [f"--input-shape={n}={','.join(map(str, s))}" for n, s in self.shapes.items()]
         artifact = self.artifact
+        if settings.cool_down is not None:
+            preflight.cool_down(self.runner, settings.cool_down, self.progress)
         try:
             return self.runner.run(command, artifact.runtime, artifact.path, [*common, *options], self._heard)
         except DeviceError as e:
-            raise DeviceError(f"{e}{self._hints()}") from e
+            raise type(e)(f"{e}{self._hints()}") from e
 
     def _hints(self) -> str:
         """What about the file may be why it does not run."""

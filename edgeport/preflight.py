@@ -55,8 +55,8 @@ def cool_down(runner: Runner, celsius: float, progress: Progress) -> None:
             break
         if time.monotonic() > deadline:
             raise DeviceError(
-                f"--cool-down: after {COOLING_SECONDS / 60:.0f} minutes {runner.device} is at {hottest:.1f} C, not below "
-                f"{celsius:g} C; cool it, or ask for a higher temperature"
+                f"--cool-down: after {COOLING_SECONDS / 60:.0f} minutes {runner.device} is at {hottest:.1f} C and not "
+                f"below {celsius:g} C; cool it, or ask for a higher temperature"
             )
         if not waited:
             progress.started(step)

@@ -48,8 +48,8 @@ def abi_refusal(system: System) -> str | None:
     """Why no runtime exists for it, None where one may."""
     if system.bits == 32 or (not system.bits and system.machine in SMALL_MACHINES):
         return (
-            f"its system is a 32-bit one (its kernel says {system.machine}, its programs {system.bits or 32} bits), and "
-            "the runtimes are built for 64 bits; install a 64-bit one, such as Raspberry Pi OS 64-bit"
+            f"its system is a 32-bit one (its kernel says {system.machine}, its programs {system.bits or 32} bits), "
+            "and the runtimes are built for 64 bits; install a 64-bit one, such as Raspberry Pi OS 64-bit"
         )
     if system.system not in ("", "Linux"):
         return f"it runs {system.system}; edgeport measures on Linux"

@@ -58,3 +58,8 @@ Target = Annotated[
 ]
 MinSqnr = Annotated[float, typer.Option("--min-sqnr-db", help="Refuse int8 files with less signal to noise than this.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors, but no progress.")]
+Wait = Annotated[float, typer.Option(min=0, help="Wait so long where another one is measuring.", metavar="SECONDS")]
+Wheels = Annotated[
+    Path | None,
+    typer.Option(help="A folder of the runtimes' wheels for the device, for a host without network."),
+]

@@ -59,6 +59,10 @@ class Transport(Protocol):
         """A short command without input, to its end, whatever its exit code."""
         ...
 
+    def close(self) -> None:
+        """Ends all that goes through it, which then fails; from any thread. Its context does so by itself."""
+        ...
+
 
 def transport_names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("process", "shell"))

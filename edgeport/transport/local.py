@@ -46,3 +46,6 @@ class Local:
 
     def run(self, argv: Sequence[str], timeout: float = RUN_SECONDS) -> Done:
         return run(argv, timeout)
+
+    def close(self) -> None:
+        pass

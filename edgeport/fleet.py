@@ -1,0 +1,105 @@
+"""Measures on one device or on several: side by side where they are different machines, one after the other else."""
+
+import collections
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from edgeport import pinning, preflight
+from edgeport.catalog import Device
+from edgeport.errors import DeviceError, EdgeportError, UsageError
+from edgeport.measure import Artifact, Measurement, Settings
+from edgeport.progress import Progress
+from edgeport.records import Result
+from edgeport.sessions import Access, hold, push_kit, runner_on
+from edgeport.transport import Transport, open_transport
+
+STOP_SECONDS = 5.0
+BOOT_ID = "/proc/sys/kernel/random/boot_id"  # another one for every start of every machine
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What to measure on one device. settings.cores: where neither the device nor --pin says otherwise."""
+
+    device: Device
+    artifacts: tuple[Artifact, ...]
+    settings: Settings
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """Under which to measure. pin: as --pin has it, "" for the device's own cores."""
+
+    access: Access = Access()
+    pin: str = ""
+    allow_unstable: bool = False
+
+
+class Fleet:
+    """Some jobs. results() may be asked for at any time, and after whatever error."""
+
+    def __init__(self, jobs: Sequence[Job], conditions: Conditions, progress: Progress) -> None:
+        self._jobs, self._conditions, self._progress = jobs, conditions, progress
+        self._measurements: dict[str, Measurement] = {}
+        self._transports: list[Transport] = []
+        self._errors: dict[str, EdgeportError] = {}
+        self._machines: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
+
+    def run(self) -> None:
+        """Raises the error of the device that failed, or one that names them all, once every other one has ended."""
+        if len(self._jobs) == 1:
+            self._measure(self._jobs[0])
+            return
+        threads = [threading.Thread(target=self._try, args=(job,), daemon=True) for job in self._jobs]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            self._stop(threads)
+            raise
+        if self._errors:
+            errors = [self._errors[job.device.name] for job in self._jobs if job.device.name in self._errors]
+            kind = UsageError if all(isinstance(e, UsageError) for e in errors) else DeviceError
+            raise kind("\n".join(map(str, errors)))
+
+    def results(self) -> list[Result]:
+        """Of what was measured at least once, in the order of the jobs."""
+        found = (self._measurements.get(job.device.name) for job in self._jobs)
+        return [result for measurement in found if measurement for result in measurement.results()]
+
+    def _try(self, job: Job) -> None:
+        try:
+            self._measure(job)
+        except EdgeportError as e:
+            self._errors[job.device.name] = e
+
+    def _measure(self, job: Job) -> None:
+        device, conditions, progress = job.device, self._conditions, self._progress
+        with open_transport(device) as transport, self._alone_on(transport):
+            runner = runner_on(device, transport, conditions.access)
+            with hold(runner, conditions.access.wait, progress) as held:
+                if device.transport != "local":
+                    push_kit(held, list(dict.fromkeys(a.runtime for a in job.artifacts)), progress)
+                facts = preflight.check(held, device, conditions.allow_unstable, progress)
+                cores = pinning.cores(conditions.pin, facts) if conditions.pin else device.cores
+                settings = msgspec.structs.replace(job.settings, cores=cores)
+                measurement = Measurement(job.artifacts, held, settings, progress)
+                self._measurements[device.name] = measurement
+                measurement.run()
+
+    @contextlib.contextmanager
+    def _alone_on(self, transport: Transport) -> Iterator[None]:
+        """Until no other job is on the same machine, by whatever name it goes."""
+        self._transports.append(transport)
+        machine = transport.run(["cat", BOOT_ID]).out.strip() or transport.name
+        with self._machines[machine]:
+            yield
+
+    def _stop(self, threads: Sequence[threading.Thread]) -> None:
+        for transport in self._transports:
+            transport.close()
+        for thread in threads:
+            thread.join(STOP_SECONDS)
