@@ -31,13 +31,22 @@ PACKAGES = ("python3-minimal", "libpython3-stdlib", "libffi8", "libgcc-s1", "lib
 LIBRARIES = "usr/lib/aarch64-linux-gnu"
 # What Python, its ctypes and the runtimes name as needed; the loader is a program too.
 NEEDED = (
-    "ld-linux-aarch64.so.1 libc.so.6 libdl.so.2 libexpat.so.1 libffi.so.8 libgcc_s.so.1 libm.so.6 libpthread.so.0 "
-    "librt.so.1 libstdc++.so.6 libz.so.1"
-).split()
+    "ld-linux-aarch64.so.1",
+    "libc.so.6",
+    "libdl.so.2",
+    "libexpat.so.1",
+    "libffi.so.8",
+    "libgcc_s.so.1",
+    "libm.so.6",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libstdc++.so.6",
+    "libz.so.1",
+)
 # The standard library's compiled modules that the agent uses, itself or through others.
 EXTENSIONS = ("_ctypes", "_json", "_queue", "mmap", "resource")
 # Of the standard library's other modules, those that a device has no use for.
-LEFT_OUT = "test tests idlelib tkinter turtledemo lib2to3 ensurepip distutils pydoc_data lib-dynload __pycache__".split()
+LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "distutils", "pydoc_data"}
 PAGE_BYTES = 16384  # the largest pages of a phone's kernel
 LIMIT_BYTES = 25_000_000
 
@@ -114,7 +123,7 @@ def _zip_library(library: Path, target: Path) -> None:
     """Compiled, so that a phone need not at every start: by a Python of the same version, as the format is its own."""
     python = _same_python(library.name.removeprefix("python"))
     if python:
-        skipped = "|".join(f"/{name}/" for name in LEFT_OUT)
+        skipped = "|".join(f"/{name}/" for name in sorted(LEFT_OUT))
         compiler = [python, "-m", "compileall", "-q", "-b", "-s", str(library), "-x", skipped, str(library)]
         subprocess.run(compiler, check=True, stdout=subprocess.DEVNULL)
     else:
@@ -123,7 +132,7 @@ def _zip_library(library: Path, target: Path) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(library.rglob(f"*{suffix}")):
             name = path.relative_to(library)
-            if not set(name.parts) & set(LEFT_OUT):
+            if not LEFT_OUT.intersection(name.parts):
                 archive.writestr(zipfile.ZipInfo(str(name)), path.read_bytes(), zipfile.ZIP_DEFLATED)
 
 

@@ -2,7 +2,6 @@
 
     python scripts/virtual_devices.py make                  # both, into edgeport's cache: some 20 s a device
     python scripts/virtual_devices.py start pi              # runs until it is stopped; prints how to use it
-    edgeport profile shufflenet_v2 --device emulated-pi
     python scripts/virtual_devices.py stop pi
     python scripts/virtual_devices.py start android --foreground    # runs until Ctrl-C
 
@@ -28,9 +27,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import debian_packages
 
@@ -169,10 +168,12 @@ def start(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True)
     own = [str(Path(__file__).resolve()), "_inside", device.name, "--folder", str(folder), "--root", str(root)]
     isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation=private"]
-    command = [*isolated, "--", sys.executable, *own, "--disk-mb", str(args.disk_mb), "--ssh-port", str(args.port)]
+    options = ["--disk-mb", str(args.disk_mb), "--port", str(args.port), "--adb-state", args.adb_state]
+    command = [*isolated, "--", sys.executable, *own, *options]
     if args.foreground:
         (folder / PID).write_text(str(os.getpid()), encoding="utf-8")
-        os.execvp(command[0], [*command, "--foreground"])  # so that whoever ends this process ends the device
+        program = shutil.which("unshare") or "unshare"
+        os.execv(program, [*command, "--foreground"])  # noqa: S606  so that whoever ends this process ends the device
     with (folder / LOG).open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
@@ -205,7 +206,13 @@ def _check_machine() -> None:
     """Raises UsageError with what to do where no device can be emulated here."""
     if os.getuid() != 0:
         raise UsageError("emulated devices need root, for their mounts; run this as root")
-    needed = {"unshare": "util-linux", "mount": "mount", "chroot": "coreutils", "ssh-keygen": "openssh-client"}
+    needed = {
+        "adb": "adb",
+        "unshare": "util-linux",
+        "mount": "mount",
+        "chroot": "coreutils",
+        "ssh-keygen": "openssh-client",
+    }
     for program, package in needed.items():
         if not shutil.which(program):
             raise UsageError(f"there is no {program} here; run 'apt-get install {package}'")
@@ -235,7 +242,8 @@ def _compile_library(root: Path) -> None:
     """As Python's package does when it is installed; compiled code is the same on every processor."""
     library = root / f"usr/lib/python3.{sys.version_info.minor}"
     if library.is_dir():
-        command = [sys.executable, "-m", "compileall", "-q", "-j0", "-s", str(root), "-x", "/test/|lib2to3", str(library)]
+        options = ["-q", "-j0", "-s", str(root), "-x", "/test/|lib2to3"]
+        command = [sys.executable, "-m", "compileall", *options, str(library)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -246,9 +254,10 @@ def run_inside(device: Device, folder: Path, args: argparse.Namespace) -> None:
     _enable_emulation()
     root = _mount(device, folder, Path(args.root), args.disk_mb)
     serve = _serve_ssh if device is PI else _serve_adb
-    settings = serve(device, folder, root, args.ssh_port)
-    ready = json.dumps({"root": str(root), **settings})
-    files.write_text(folder / READY, ready)
+    settings = serve(device, folder, root, args)
+    ready = {**settings, "device": {"description": f"emulated {device.description}", **settings["device"]}}
+    _write(folder / "devices" / f"emulated-{device.name}.toml", _toml(device, ready["device"]))
+    files.write_text(folder / READY, json.dumps(ready))
     if args.foreground:
         print(_how_to_use(device, folder), flush=True)
         if not sys.stdin.isatty():  # started by a program: ends with it
@@ -305,9 +314,9 @@ def _write_system(device: Device, folder: Path) -> None:
     """
     cores = range(os.cpu_count() or 1)
     block = (
-        "BogoMIPS\t: 108.00\nFeatures\t: {features}\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
-        "CPU variant\t: 0x0\nCPU part\t: {part:#05x}\nCPU revision\t: 3\n"
-    ).format(features=device.cpu_features, part=device.cpu_part)
+        f"BogoMIPS\t: 108.00\nFeatures\t: {device.cpu_features}\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
+        f"CPU variant\t: 0x0\nCPU part\t: {device.cpu_part:#05x}\nCPU revision\t: 3\n"
+    )
     cpuinfo = "\n".join(f"processor\t: {n}\n{block}" for n in cores) + f"\nModel\t\t: {device.model}\n"
     _write(folder / "cpuinfo", cpuinfo)
     present = f"0-{len(cores) - 1}" if len(cores) > 1 else "0"
@@ -354,9 +363,9 @@ def _write_policy(policy: Path, cores: range, khz: int, governor: str) -> None:
         _write(policy / name, f"{value}\n")
 
 
-def _serve_ssh(device: Device, folder: Path, root: Path, port: int) -> dict[str, object]:
+def _serve_ssh(device: Device, folder: Path, root: Path, args: argparse.Namespace) -> dict[str, Any]:
     """sshd on a loopback port; the host's keys and an ssh_config that knows them lie in the folder."""
-    port = port or _free_port()
+    port = args.port or _free_port()
     for name in ("host_key", "user_key"):
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"emulated-{device.name}", "-f", str(folder / name))
     shutil.copy(folder / "host_key", root / "etc/ssh/host_key")
@@ -374,31 +383,27 @@ def _serve_ssh(device: Device, folder: Path, root: Path, port: int) -> dict[str,
     options = [f"ListenAddress=127.0.0.1:{port}", f"SetEnv=QEMU_CPU={device.cpu}"]
     process = _start_server(device, [*_chroot(root), *sshd, *(f"-o{option}" for option in options)], {})
     _wait_for_port(port, process)
-    return {"pid": process.pid, "port": port, "address": f"emulated-{device.name}", "ssh_config": f"{folder}/ssh_config"}
+    keys = {"transport": "ssh", "address": f"emulated-{device.name}", "ssh_config": f"{folder}/ssh_config"}
+    return {"pid": process.pid, "device": keys, "try": f"ssh -F {folder}/ssh_config emulated-{device.name}"}
 
 
-def _serve_adb(device: Device, folder: Path, root: Path, port: int) -> dict[str, object]:
+def _serve_adb(device: Device, folder: Path, root: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The test's adbd, and an adb server of its own that is connected to it, so that the user's own stays alone."""
-    port, server_port = port or _free_port(), _free_port()
+    port, server_port = args.port or _free_port(), _free_port()
     adbd = [sys.executable, str(SCRIPTS / "virtual_adbd.py"), "--root", str(root), "--port", str(port)]
+    adbd.append(f"--state={args.adb_state}")
     process = _start_server(device, adbd, dict(os.environ))
     _wait_for_port(port, process)
-    settings: dict[str, object] = {"pid": process.pid, "port": port, "address": f"127.0.0.1:{port}"}
-    if shutil.which("adb"):
-        own = {**os.environ, "HOME": str(folder), "ANDROID_ADB_SERVER_PORT": str(server_port), "TMPDIR": str(folder)}
-        server = subprocess.Popen(
-            ["adb", "-P", str(server_port), "nodaemon", "server"],
-            env=own,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        _wait_for_port(server_port, server)
-        said = subprocess.run(["adb", "connect", f"127.0.0.1:{port}"], env=own, capture_output=True, check=True)
-        if b"connected" not in said.stdout:
-            raise EdgeportError(f"adb connect: {said.stdout.decode()}")
-        settings["adb_server_port"] = server_port
-    return settings
+    environment = {"HOME": str(folder), "TMPDIR": str(folder), "ANDROID_ADB_SERVER_PORT": str(server_port)}
+    adb, own = shutil.which("adb") or "adb", {**os.environ, **environment}
+    server = subprocess.Popen([adb, "nodaemon", "server"], env=own, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _wait_for_port(server_port, server)
+    said = subprocess.run([adb, "connect", f"127.0.0.1:{port}"], env=own, capture_output=True, check=True).stdout
+    if args.adb_state == "device" and not said.startswith(b"connected"):
+        raise EdgeportError(f"adb connect: {said.decode(errors='replace')}")
+    keys = {"transport": "adb", "address": f"127.0.0.1:{port}"}
+    set_port = f"export ANDROID_ADB_SERVER_PORT={server_port}"
+    return {"pid": process.pid, "device": keys, "environment": environment, "try": f"{set_port}; adb shell"}
 
 
 def _start_server(device: Device, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -411,15 +416,20 @@ def _chroot(root: Path) -> list[str]:
 
 
 def _how_to_use(device: Device, folder: Path) -> str:
-    """The file that names the device to edgeport, and what to set before."""
-    ready = json.loads((folder / READY).read_text(encoding="utf-8"))
-    like = {"pi": "rpi4", "android": "android"}[device.name]
-    lines = [f"# The emulated {device.description}, in {folder}"]
+    """How to reach it, and the file that names it to edgeport."""
+    ready, file = json.loads((folder / READY).read_text(encoding="utf-8")), f"emulated-{device.name}.toml"
+    toml = (folder / "devices" / file).read_text(encoding="utf-8")
+    place = f"# devices/{file} in the folder that you run edgeport in, or the same in ~/.config/edgeport:"
+    return f"{ready['try']}\n\n{place}\n{toml}"
+
+
+def _toml(device: Device, keys: dict[str, str]) -> str:
+    told = {**keys, "target": "arm", "threads": 1}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in told.items()]  # JSON's words and numbers are TOML's too
     if device is PI:
-        lines += [f"ssh -F {ready['ssh_config']} {ready['address']}"]
-    else:
-        lines += [f"export ANDROID_ADB_SERVER_PORT={ready.get('adb_server_port', '')}", f"adb -s {ready['address']} shell"]
-    return "\n".join(lines + [f"edgeport devices add emulated-{device.name} --like {like} --address {ready['address']}"])
+        sensors = {"temperature": ["vcgencmd", "measure_temp"], "throttled": ["vcgencmd", "get_throttled"]}
+        lines += ["", "[sensors]", *(f"{key} = {json.dumps(words)}" for key, words in sensors.items())]
+    return "\n".join([*lines, ""])
 
 
 def _state_folder(name: str, folder: str | None) -> Path:
@@ -473,8 +483,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name", choices=DEVICES)
     sub.add_argument("--foreground", action="store_true", help="until Ctrl-C, or until a piped standard input ends")
     sub.add_argument("--folder", help="for what belongs to this one: keys, log (default: in edgeport's cache)")
-    sub.add_argument("--disk-mb", type=int, default=DEFAULT_DISK_MB, help="room for what is written to it")
-    sub.add_argument("--port", type=int, default=0, help="of its sshd or adbd on 127.0.0.1 (default: a free one)")
+    _add_settings(sub)
     sub = commands.add_parser("stop", help="end a device that was started in the background")
     sub.add_argument("names", nargs="*", choices=[*DEVICES, []], metavar="NAME", help=f"{', '.join(DEVICES)}; all")
     sub.add_argument("--folder", help="as given to start")
@@ -482,10 +491,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name", choices=DEVICES)
     for option in ("--folder", "--root"):
         sub.add_argument(option, required=True)
-    for option in ("--disk-mb", "--ssh-port"):
-        sub.add_argument(option, type=int, required=True)
     sub.add_argument("--foreground", action="store_true")
+    _add_settings(sub)
     return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--disk-mb", type=int, default=DEFAULT_DISK_MB, help="room for what is written to it")
+    parser.add_argument("--port", type=int, default=0, help="of its sshd or adbd on 127.0.0.1 (default: a free one)")
+    states = ("device", "unauthorized", "offline")
+    parser.add_argument("--adb-state", choices=states, default="device", help="how adb finds the phone")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Transport(Protocol):
 
 
 def transport_names() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("process", "shell"))
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("posix", "process", "shell"))
 
 
 def open_transport(device: Device) -> AbstractContextManager[Transport]:

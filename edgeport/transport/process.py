@@ -139,4 +139,7 @@ class Process:
     def _keep_tail(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self._tail = [*self._tail, line.rstrip()][-TAIL_LINES:]
+            self._keep_line(line.rstrip())
+
+    def _keep_line(self, line: str) -> None:
+        self._tail = [*self._tail, line][-TAIL_LINES:]
