@@ -93,6 +93,7 @@ class Runner(msgspec.Struct, frozen=True):
             f"--model={self.transport.put(model)}",
             "--attached",
             *self._sensors(),
+            *([f"--temporary={self.transport.session}"] if self.transport.session else []),
             *options,
         ]
 

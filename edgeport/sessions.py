@@ -38,6 +38,23 @@ def open_runner(device: Device, access: Access, progress: Progress) -> Iterator[
         yield held
 
 
+def clean(device: Device, access: Access, progress: Progress) -> str:
+    """Removes what edgeport keeps on a device, under its lock. Returns the folder where that was, "" if there is none.
+    Raises DeviceError.
+    """
+    with open_transport(device) as transport:
+        folder = transport.workdir
+        if not folder:
+            return ""
+        with hold(runner_on(device, transport, access), access.wait, progress):
+            done = transport.run(["rm", "-rf", "--", f"{folder}/kit"])
+        if done.exit_code:
+            raise DeviceError(f"{device.name}: cannot remove {folder}: {done.err.strip()}")
+        transport.run(["rm", "-rf", "--", f"{folder}/sessions"])
+        transport.run(["rmdir", "--", folder])  # unless something of the user's is in it
+        return folder
+
+
 def runner_on(device: Device, transport: Transport, access: Access) -> Runner:
     """Without the device's lock. Raises DeviceError for a system that the runtimes or the agent cannot run on."""
     runner = Runner(device.name, transport, sensors=device.sensors)

@@ -29,6 +29,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         telemetry.use(json.loads(getattr(args, "sensors", "{}")))
         if args.command in MEASURING:
+            if args.temporary:
+                os.environ["TMPDIR"] = args.temporary
             _pin(args.cores)
             _take_priority(args.nice)
             args.host = Host(args.attached)
@@ -255,9 +257,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--cores", help="pin to these cores: 2,3")
         sub.add_argument("--nice", type=int, default=0, help="priority: -20 before all other programs, 19 after")
         sub.add_argument("--attached", action="store_true", help="end when standard input does: the host has gone")
-        sub.add_argument(
-            "--sensors", default="{}", help="JSON: commands that tell temperature and throttling, as lists"
-        )
+        sub.add_argument("--sensors", default="{}", help=SENSORS_HELP)
+        sub.add_argument("--temporary", help="a folder for temporary files, of which ONNX Runtime leaves one")
         sub.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,3,224,224")
         if function is infer:
             sub.add_argument("--samples", type=int, default=1)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from edgeport import __version__, errors
-from edgeport.cli import export, inspect, lists, profile
+from edgeport.cli import devices, export, inspect, lists, profile
 from edgeport.cli.checks import complain
 from edgeport.errors import EdgeportError
 
@@ -83,5 +83,6 @@ def options(
     pass
 
 
-for command in (export.export, profile.profile, inspect.inspect, lists.models, lists.devices):
+for command in (export.export, profile.profile, inspect.inspect, lists.models):
     app.command()(command)
+app.add_typer(devices.app, name="devices")

@@ -22,9 +22,9 @@ class Transport(Protocol):
     """The way to one device, open until its context ends. Every method raises DeviceError, LostConnectionError where
     the way there broke, and waits for nothing without end.
 
-    python: the words that start Python there, ready to be followed by the agent's file. session: the folder on the
-    device that holds what is needed only while the transport is open, which removes it at the end; "" where there is
-    none to clean.
+    python: the words that start Python there, ready to be followed by the agent's file. workdir: the device's folder
+    for all that edgeport keeps there, with kit/ and sessions/ in it; session: the one in it for what is needed only
+    while the transport is open, and removed at the end. Both are "" where nothing is sent.
     """
 
     @property
@@ -35,6 +35,9 @@ class Transport(Protocol):
 
     @property
     def session(self) -> str: ...
+
+    @property
+    def workdir(self) -> str: ...
 
     def put(self, path: Path, keep: bool = False) -> str:
         """Where the file is on the device, under its hash, whole and verified. It is pushed only if it is not there.

@@ -22,7 +22,7 @@ def connect(device: Device) -> Iterator["Local"]:
 class Local:
     """python: the interpreter's path. -I and -S: nothing of the user's environment or of installed packages."""
 
-    session = ""
+    session, workdir = "", ""
 
     def __init__(self, python: str, name: str = "local") -> None:
         self.name, self.python = name, (python, "-I", "-S")

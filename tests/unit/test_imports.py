@@ -25,7 +25,7 @@ LAYERS = (
     "runner",
     "export sessions preflight",
     "measure interleave analysis",
-    "fleet",
+    "fleet checkup",
     "guidelines",
     "reports",
     "display",
