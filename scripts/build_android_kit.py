@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import debian_packages
+import elf
 
-from edgeport import elf, files
+from edgeport import files
 from edgeport.errors import EdgeportError
-from edgeport.transport.adb import KIT_PYTHON, KIT_SUMS, default_kit
+from edgeport.transport.adb import KIT_PYTHON, KIT_SUMS, PAGE_BYTES, default_kit
 
 PACKAGES = ("python3-minimal", "libpython3-stdlib", "libffi8", "libgcc-s1", "libstdc++6")
 LIBRARIES = "usr/lib/aarch64-linux-gnu"
@@ -47,7 +48,6 @@ NEEDED = (
 EXTENSIONS = ("_ctypes", "_json", "_queue", "mmap", "resource")
 # Of the standard library's other modules, those that a device has no use for.
 LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "distutils", "pydoc_data"}
-PAGE_BYTES = 16384  # the largest pages of a phone's kernel
 LIMIT_BYTES = 25_000_000
 
 

@@ -5,6 +5,7 @@ A phone has no Python: the first command that needs it unpacks the kit there (sc
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import msgspec
 from edgeport import files
 from edgeport.catalog import Device
 from edgeport.errors import ConnectError, DeviceError, LostConnectionError, UsageError
-from edgeport.transport.posix import Posix
-from edgeport.transport.process import Done, Process, run
+from edgeport.transport.posix import GET_SECONDS, Posix
+from edgeport.transport.process import Done, Probe, Process, run
 from edgeport.transport.shell import exit_code, quoted
 
 CONNECT_SECONDS = 30.0  # adb's own server may have to start, and a phone on Wi-Fi to answer
@@ -22,6 +23,13 @@ GOODBYE_SECONDS = 3.0
 TEMPORARY = "/data/local/tmp"  # where a phone lets the shell's user execute what he has written
 WORKDIR = f"{TEMPORARY}/edgeport"
 KIT, KIT_PYTHON, KIT_LOADER, KIT_SUMS = "android-arm64.tar", "bin/python3", "lib/ld-linux-aarch64.so.1", "SHA256SUMS"
+ABI, PAGE_BYTES = "arm64-v8a", 16384
+PROBES = (
+    "getprop ro.product.cpu.abi",
+    "getconf PAGESIZE 2>/dev/null || getconf PAGE_SIZE",
+    "sed -n 's/^Seccomp:[^0-9]*//p' /proc/self/status",
+    'echo "$(getprop ro.product.model), Android $(getprop ro.build.version.release)"',
+)
 # adb ends with 0 where the way to the phone broke: only what says how it ended has ended.
 ENDED = "edgeport: ended with "
 TELL_END = f'"$@"; code=$?; printf "\\n{ENDED}%d\\n" "$code" >&2; exit "$code"'
@@ -106,12 +114,29 @@ class Adb(Posix):
             self._python = ("env", *environment, *loader, f"{folder}/{KIT_PYTHON}", "-I", "-S")
         return self._python
 
+    def probes(self) -> Iterator[Probe]:
+        """Whether the kit can run there: it asks more of a phone than Android promises."""
+        abi, pages, seccomp, about = (self.run(["sh", "-c", script]).out.strip() for script in PROBES)
+        yield Probe("ABI", abi == ABI, f"{about}, {abi}" if abi == ABI else f"{abi}; edgeport's kit needs {ABI}")
+        fits = pages.isdigit() and int(pages) <= PAGE_BYTES
+        wanted = (
+            f"{int(pages) // 1024} KB" if fits else f"{pages or 'unknown'}; the kit fits up to {PAGE_BYTES // 1024} KB"
+        )
+        yield Probe("pages", fits, wanted)
+        done = self.run([*self.python, "-c", "import ctypes, sys; print(sys.version.split()[0])"])
+        filtered = "no filter" if seccomp == "0" else f"mode {seccomp or 'unknown'}"
+        killed = "; its seccomp filter ended it" if done.exit_code == -signal.SIGSYS else f"; {_why(done)}"
+        instead = 'measure TFLite files with runner = "benchmark_model"'
+        wrong = f"the kit's Python does not run there (exit code {done.exit_code}{killed}); {instead}"
+        right = f"Python {done.out.strip()} by the kit's own loader (experimental), seccomp {filtered}"
+        yield Probe("loader", not done.exit_code, wrong if done.exit_code else right)
+
     def start(self, argv: Sequence[str], listens: bool = False) -> Process:
         return Remote(self._command(argv), listens, own_group=True)
 
     def get(self, source: str, destination: Path) -> None:
         with files.whole_file(destination) as beside:
-            done = _adb("-s", self._serial, "pull", source, str(beside))
+            done = run(["adb", "-s", self._serial, "pull", source, str(beside)], GET_SECONDS)
             if done.exit_code:
                 raise DeviceError(f"{self.name}: cannot read {source}: {_why(done)}")
 

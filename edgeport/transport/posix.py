@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from edgeport import files
 from edgeport.errors import DeviceError, LostConnectionError
-from edgeport.transport.process import RUN_SECONDS, Done, Process, run
+from edgeport.transport.process import RUN_SECONDS, Done, Probe, Process, run
 
+GET_SECONDS = 600.0
 SLOWEST_BYTES_PER_SECOND = 100_000  # that a push may be
 TORN = 75
 FIND = """umask 077; unset CDPATH; case "$1" in /*) ;; *) cd || exit ;; esac
@@ -55,9 +56,9 @@ class Posix:
 
     def get(self, source: str, destination: Path) -> None:
         with files.whole_file(destination) as beside, beside.open("wb") as file:
-            done = self._finished(run(self._command(["cat", "--", source]), into=file))
-        if done.exit_code:
-            raise DeviceError(f"{self.name}: cannot read {source}: {last_line(done.err)}")
+            done = self._finished(run(self._command(["cat", "--", source]), GET_SECONDS, into=file))
+            if done.exit_code:
+                raise DeviceError(f"{self.name}: cannot read {source}: {last_line(done.err)}")
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[str]:
@@ -67,6 +68,10 @@ class Posix:
         finally:
             with contextlib.suppress(LostConnectionError):
                 self.run(["rm", "-rf", "--", path])
+
+    def probes(self) -> Iterator[Probe]:
+        """What must hold there before Python runs, besides what holds for all."""
+        yield from ()
 
     def start(self, argv: Sequence[str], listens: bool = False) -> Process:
         raise NotImplementedError

@@ -27,6 +27,14 @@ class Done(msgspec.Struct, frozen=True):
     err: str
 
 
+class Probe(msgspec.Struct, frozen=True):
+    """One thing that must hold on a device before anything is sent there. text: what was found, or what to do."""
+
+    name: str
+    holds: bool
+    text: str
+
+
 def run(
     argv: Sequence[str], timeout: float = RUN_SECONDS, source: Path | None = None, into: IO[bytes] | None = None
 ) -> Done:
