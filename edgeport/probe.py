@@ -66,9 +66,7 @@ def python_refusal(system: System, python: str) -> str | None:
         how = "run 'sudo apt-get install python3' on it, or set python in the device's file"
         return f"{python!r} does not run there, and the agent needs Python 3.8 or newer; {how}"
     if system.python < OLDEST_PYTHON:
-        return (
-            f"its Python is {_dotted(system.python)}, and the agent needs 3.8 or newer; set python in the device's file"
-        )
+        return f"its Python is {_dotted(system.python)}, the agent needs 3.8 or newer; set python in the device's file"
     if not system.modules:
         how = "run 'sudo apt-get install python3' on it"
         return f"its Python lacks parts of the standard library, as python3-minimal does; {how}"

@@ -74,7 +74,7 @@ def connect(device: Device) -> Iterator["Adb"]:
     try:
         yield adb
     finally:
-        adb.forget_session(GOODBYE_SECONDS)
+        adb.close()
 
 
 def default_kit() -> Path:
@@ -130,6 +130,9 @@ class Adb(Posix):
         wrong = f"the kit's Python does not run there (exit code {done.exit_code}{killed}); {instead}"
         right = f"Python {done.out.strip()} by the kit's own loader (experimental), seccomp {filtered}"
         yield Probe("loader", not done.exit_code, wrong if done.exit_code else right)
+
+    def close(self) -> None:
+        self.forget_session(GOODBYE_SECONDS)
 
     def start(self, argv: Sequence[str], listens: bool = False) -> Process:
         return Remote(self._command(argv), listens, own_group=True)

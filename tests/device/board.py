@@ -1,6 +1,7 @@
 """A board that is this machine: a real sshd on a loopback port, with its own keys, temporary folder and PATH."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -21,7 +22,8 @@ class Board:
         self.home, self.port = home, _free_port()
         self.workdir, self.ssh_config = home / "work dir", home / "ssh_config"
         (home / "tmp").mkdir(parents=True)
-        self._environment = {"TMPDIR": str(home / "tmp"), **(environment or {})}
+        # SHLVL: bash then leaves the user's .bashrc alone, which may do anything and take its time
+        self._environment = {"TMPDIR": str(home / "tmp"), "SHLVL": "2", **(environment or {})}
         self._sshd: subprocess.Popen[bytes] | None = None
         for name in ("host", "user"):
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(home / name)]
@@ -84,10 +86,7 @@ class Board:
             "workdir": str(self.workdir),
             **keys,
         }
-        # JSON's strings, numbers and lists are TOML's
-        import json
-
-        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items())
+        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items())  # which is TOML too
 
     def _configure(self) -> None:
         environment = " ".join(f'"{name}={value}"' for name, value in self._environment.items())
