@@ -52,7 +52,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keeps there, below the home folder if it is relative; python: its interpreter there. threads: what a model runs with
     unless asked otherwise; cores: pinned to, if any. target: whose kernels int8 is made for. runner: what measures
     there, edgeport's agent or TensorFlow Lite's benchmark_model. android_kit: the file that brings Python to a phone,
-    where it is not in edgeport's cache.
+    where it is not in edgeport's cache; benchmark_model: that program for the device.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cores: tuple[int, ...] = ()
     runner: Literal["agent", "benchmark_model"] = "agent"
     android_kit: str = ""
+    benchmark_model: str = ""
     expect: Expected = Expected()
     sensors: Sensors = Sensors()
 
@@ -186,7 +187,7 @@ def read_device(path: Path) -> Device:
         raise DeviceError(f"{path}: {(e.strerror or str(e)).lower()}") from e
     beside = {
         key: str(path.parent / Path(named).expanduser())
-        for key in ("ssh_config", "android_kit")
+        for key in ("ssh_config", "android_kit", "benchmark_model")
         if (named := getattr(device, key))
     }
     return msgspec.structs.replace(device, **beside)

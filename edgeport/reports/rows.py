@@ -60,8 +60,13 @@ def latencies(results: Sequence[Result]) -> Table:
     threads = f"{first.num_threads} thread{'s' * (first.num_threads > 1)}"
     emulated = ", EMULATED: these times say nothing of a real device" if first.facts.get("emulated") else ""
     models = ", ".join(dict.fromkeys(r.model for r in results))
+    runner = ", by benchmark_model: one median a launch, no samples" if first.facts.get("runner") else ""
     return Table(
-        f"{models} on {first.device} ({chip}), {threads}{emulated}", header, rows, tuple(range(2, 10)), (9, 8, 7, 6)
+        f"{models} on {first.device} ({chip}), {threads}{runner}{emulated}",
+        header,
+        rows,
+        tuple(range(2, 10)),
+        (9, 8, 7, 6),
     )
 
 

@@ -103,6 +103,7 @@ class Adb(Posix):
         self._serial = serial
         self._kit = Path(device.android_kit) if device.android_kit else default_kit()
         self._python: tuple[str, ...] = ()
+        self._started: list[Remote] = []
 
     @property
     def python(self) -> tuple[str, ...]:
@@ -133,9 +134,13 @@ class Adb(Posix):
 
     def close(self) -> None:
         self.forget_session(GOODBYE_SECONDS)
+        for process in self._started:
+            process.kill()
 
     def start(self, argv: Sequence[str], listens: bool = False) -> Process:
-        return Remote(self._command(argv), listens, own_group=True)
+        process = Remote(self._command(argv), listens, own_group=True)
+        self._started = [*(p for p in self._started if not p.ended_within(0)), process]
+        return process
 
     def get(self, source: str, destination: Path) -> None:
         with files.whole_file(destination) as beside:
