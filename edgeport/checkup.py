@@ -93,14 +93,14 @@ def _checked(device: Device, transport: Transport, access: Access, stack: contex
     )
     held = _needed(device, "lock", lambda: stack.enter_context(hold(runner, access.wait, Silent())))
     yield Step("lock", PASS, "nobody else is measuring")
-    facts = _needed(device, "run", held.facts)
+    state = _needed(device, "run", held.state)
+    facts = state["facts"]
     yield _model(device, facts.get("device_model"), facts)
     for runtime in kit.RUNTIMES:
         try:
             yield Step(runtime, PASS, _right_answer(held, runtime))
         except DeviceError as e:
             yield Step(runtime, FAIL, _told(device, e))
-    state = _needed(device, "telemetry", held.state)
     yield _telemetry(device, state["snapshot"])
     yield _governor(device, facts, state["snapshot"])
     if state["busy"]:

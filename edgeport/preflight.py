@@ -11,16 +11,23 @@ from edgeport.progress import Progress
 from edgeport.runner import Runner
 
 COOLING_SECONDS, LOOK_SECONDS = 900.0, 5.0
+CLOCK_SECONDS = 60.0
 
 
 def check(runner: Runner, device: Device, allow_unstable: bool, progress: Progress) -> dict[str, Any]:
     """The device's facts. Raises DeviceError for a state in which numbers would mislead, unless that is allowed; what
     only may disturb is a warning.
     """
-    facts, state = runner.facts(), runner.state()
-    for process in state["busy"]:
-        share = f"{process['cores']:.0%} of a core"
-        progress.warned(f"{device.name}: {process['name']} (process {process['pid']}) is using {share}")
+    state = runner.state()
+    facts: dict[str, Any] = state["facts"]
+    if state["busy"]:
+        busy = ", ".join(f"{process['name']} {process['cores']:.0%} of a core" for process in state["busy"])
+        progress.warned(f"{device.name}: other programs compute there: {busy}")
+    off = state["snapshot"]["unix_time"] - time.time()
+    if abs(off) > CLOCK_SECONDS:
+        progress.warned(
+            f"{device.name}: its clock is {_span(abs(off))} {'ahead' if off > 0 else 'behind'}; no time depends on it"
+        )
     wrong = objections(device, facts, state["snapshot"])
     if wrong and not allow_unstable:
         listed = "\n".join(f"  {text}" for text in wrong)
@@ -28,6 +35,14 @@ def check(runner: Runner, device: Device, allow_unstable: bool, progress: Progre
     for text in wrong:
         progress.warned(f"{device.name}: {text}")
     return facts
+
+
+def _span(seconds: float) -> str:
+    """As a person would say it."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def objections(device: Device, facts: Mapping[str, Any], snapshot: Mapping[str, Any]) -> list[str]:

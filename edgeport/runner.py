@@ -77,8 +77,9 @@ class Runner(msgspec.Struct, frozen=True):
         return dict(facts)
 
     def state(self) -> Message:
-        """The state that it is in: {"snapshot": as around launches, "busy": [{name, pid, cores}]}."""
-        return self._messages([*self.agent(), "state", *self._sensors()], "state", lambda m: None)["state"]
+        """What it is and how: {"facts", "snapshot": as around launches, "busy": [{name, pid, cores}]}."""
+        messages = self._messages([*self.agent(), "state", *self._sensors()], "state", lambda m: None)
+        return {"facts": messages["hello"]["facts"], **messages["state"]}
 
     def agent(self) -> list[str]:
         """The words that start the agent, its command to follow."""

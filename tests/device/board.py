@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
@@ -49,16 +49,14 @@ class Board:
     def cut(self) -> None:
         """Breaks every connection; who wants may connect again."""
         assert self._sshd
-        for pid in _children(self._sshd.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _signal([pid for pid in _children(self._sshd.pid) if pid not in self.processes()], signal.SIGKILL)
 
     def stop(self) -> None:
         """As when its power is cut: all that runs on it ends at once."""
         if self._sshd:
-            for pid in (self._sshd.pid, *self.processes()):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            connections = [self._sshd.pid, *_children(self._sshd.pid)]
+            _signal(connections, signal.SIGSTOP)  # first, so that nobody learns of anybody else's end
+            _signal([*self.processes(), *connections], signal.SIGKILL)
             self._sshd.wait()
             self._sshd = None
 
@@ -136,6 +134,12 @@ def _children(parent: int) -> list[int]:
         below = {pid for pid, above in parents.items() if above in below}
         found += sorted(below)
     return found
+
+
+def _signal(processes: Iterable[int], number: signal.Signals) -> None:
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _free_port() -> int:

@@ -1,6 +1,5 @@
 """What all export tests share: a cache of their own, and each expensive export once."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,14 +14,14 @@ SHUFFLENET = ("shufflenet_v2", "--set", "width=0.5", "--input-shape", "1,3,64,64
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of the tests' own, for this process and for the commands that it runs."""
+    """A cache of the tests' own, for this process and for the commands that it runs; and a folder for temporary files,
+    with the lock of this machine: who measures beside the tests is not to stop them.
+    """
     folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("EDGEPORT_CACHE")
-    os.environ["EDGEPORT_CACHE"] = str(folder)
-    yield folder
-    os.environ.pop("EDGEPORT_CACHE")
-    if before is not None:
-        os.environ["EDGEPORT_CACHE"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPORT_CACHE", str(folder))
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+        yield folder
 
 
 @pytest.fixture(scope="session")
