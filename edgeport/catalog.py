@@ -51,7 +51,8 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     adb; ssh_config: read in place of the user's own (ssh -F); workdir: the folder on the device for all that edgeport
     keeps there, below the home folder if it is relative; python: its interpreter there. threads: what a model runs with
     unless asked otherwise; cores: pinned to, if any. target: whose kernels int8 is made for. runner: what measures
-    there, edgeport's agent or TensorFlow Lite's benchmark_model.
+    there, edgeport's agent or TensorFlow Lite's benchmark_model. android_kit: the file that brings Python to a phone,
+    where it is not in edgeport's cache; benchmark_model: that program for the device.
     """
 
     name: str
@@ -66,6 +67,8 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[int, msgspec.Meta(ge=1)] = 1
     cores: tuple[int, ...] = ()
     runner: Literal["agent", "benchmark_model"] = "agent"
+    android_kit: str = ""
+    benchmark_model: str = ""
     expect: Expected = Expected()
     sensors: Sensors = Sensors()
 
@@ -182,8 +185,12 @@ def read_device(path: Path) -> Device:
         raise DeviceError(f"{path}: {e}") from e
     except OSError as e:
         raise DeviceError(f"{path}: {(e.strerror or str(e)).lower()}") from e
-    config = str(path.parent / Path(device.ssh_config).expanduser()) if device.ssh_config else ""
-    return msgspec.structs.replace(device, ssh_config=config)
+    beside = {
+        key: str(path.parent / Path(named).expanduser())
+        for key in ("ssh_config", "android_kit", "benchmark_model")
+        if (named := getattr(device, key))
+    }
+    return msgspec.structs.replace(device, **beside)
 
 
 def device_file(name: str) -> Path:

@@ -74,6 +74,7 @@ def _connected(device: Device) -> Iterator[Step]:
 
 
 def _checked(device: Device, transport: Transport, access: Access, stack: contextlib.ExitStack) -> Iterator[Step]:
+    yield from _probed(device, transport)
     system = _needed(device, "system", lambda: probe(transport))
     yield _system(device, system)
     refusal = python_refusal(system, device.python)
@@ -107,6 +108,14 @@ def _checked(device: Device, transport: Transport, access: Access, stack: contex
         yield Step("idle", WARN, f"other programs compute, which will disturb: {busy}")
     else:
         yield Step("idle", PASS, "no other program computes")
+
+
+def _probed(device: Device, transport: Transport) -> Iterator[Step]:
+    probes = transport.probes()
+    while (found := _needed(device, "reachable", lambda: next(probes, None))) is not None:
+        if not found.holds:
+            raise _FailedError(found.name, found.text)
+        yield Step(found.name, PASS, found.text)
 
 
 def _needed(device: Device, name: str, do: Callable[[], Result]) -> Result:
@@ -187,6 +196,7 @@ def _telemetry(device: Device, snapshot: dict[str, list[float] | None]) -> Step:
     told = [f"{max(celsius):.1f} C"] if celsius else []
     told += [f"{max(khz) / 1e6:.2f} GHz"] if khz else []
     told += [f"throttled {throttled:#x}"] if throttled is not None else []
+    told += [f"thermal status {snapshot['thermal_status']}"] if snapshot.get("thermal_status") is not None else []
     if device.sensors.throttled and throttled is None:
         command = " ".join(device.sensors.throttled)
         why = f"'{command}' tells nothing: is it installed, and the user in the group video?"

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from edgeport import pinning, preflight
+from edgeport import benchmark_model, pinning, preflight
 from edgeport.catalog import Device
 from edgeport.errors import DeviceError, EdgeportError, UsageError
 from edgeport.measure import Artifact, Measurement, Settings
 from edgeport.progress import Progress
 from edgeport.records import Result
+from edgeport.runner import Runner
 from edgeport.sessions import Access, hold, push_kit, runner_on
 from edgeport.transport import Transport, open_transport
 
@@ -78,17 +79,29 @@ class Fleet:
 
     def _measure(self, job: Job) -> None:
         device, conditions, progress = job.device, self._conditions, self._progress
-        with open_transport(device) as transport, self._alone_on(transport):
-            runner = runner_on(device, transport, conditions.access)
-            with hold(runner, conditions.access.wait, progress) as held:
-                if device.transport != "local":
-                    push_kit(held, list(dict.fromkeys(a.runtime for a in job.artifacts)), progress)
-                facts = preflight.check(held, device, conditions.allow_unstable, progress)
-                cores = pinning.cores(conditions.pin, facts) if conditions.pin else device.cores
-                settings = msgspec.structs.replace(job.settings, cores=cores)
-                measurement = Measurement(job.artifacts, held, settings, progress)
-                self._measurements[device.name] = measurement
-                measurement.run()
+        with (
+            open_transport(device) as transport,
+            self._alone_on(transport),
+            self._runner(job, transport) as held,
+        ):
+            facts = preflight.check(held, device, conditions.allow_unstable, progress)
+            cores = pinning.cores(conditions.pin, facts) if conditions.pin else device.cores
+            settings = msgspec.structs.replace(job.settings, cores=cores)
+            measurement = Measurement(job.artifacts, held, settings, progress)
+            self._measurements[device.name] = measurement
+            measurement.run()
+
+    @contextlib.contextmanager
+    def _runner(self, job: Job, transport: Transport) -> Iterator[Runner]:
+        """What measures there, with all that it needs in place; the device is kept for it, where it can be."""
+        device, access = job.device, self._conditions.access
+        if device.runner == "benchmark_model":
+            yield benchmark_model.runner_on(device, transport, self._progress)
+            return
+        with hold(runner_on(device, transport, access), access.wait, self._progress) as held:
+            if device.transport != "local":
+                push_kit(held, list(dict.fromkeys(a.runtime for a in job.artifacts)), self._progress)
+            yield held
 
     @contextlib.contextmanager
     def _alone_on(self, transport: Transport) -> Iterator[None]:

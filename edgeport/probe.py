@@ -6,12 +6,15 @@ from edgeport.transport import Transport
 
 OLDEST_PYTHON = (3, 8)
 SMALL_MACHINES = ("armv6l", "armv7l", "i686")  # where getconf is not there to ask
-# $@ starts Python. getconf tells the system's own word size; the kernel's, which uname tells, may be twice that.
+# $@ starts Python, whose C library is the one that counts: a phone's own is another. getconf tells the system's own
+# word size; the kernel's, which uname tells, may be twice that.
 SCRIPT = """
 echo "machine=$(uname -m 2>/dev/null)"
 echo "system=$(uname -s 2>/dev/null)"
 echo "bits=$(getconf LONG_BIT 2>/dev/null)"
-echo "libc=$(getconf GNU_LIBC_VERSION 2>/dev/null)"
+libc="$("$@" -c 'import os; print(os.confstr("CS_GNU_LIBC_VERSION"))' 2>/dev/null)"
+case "$libc" in glibc*) ;; *) libc="$(getconf GNU_LIBC_VERSION 2>/dev/null)" ;; esac
+echo "libc=$libc"
 echo "python=$("$@" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)"
 echo "modules=$("$@" -c 'import array, ctypes, fcntl, json, resource, select; print("all")' 2>/dev/null)"
 """

@@ -121,6 +121,8 @@ def hold(runner: Runner, wait: float, progress: Progress) -> Iterator[Runner]:
             raise DeviceError(f"{runner.device} is in use by {_since(served.messages['busy'])}; {how}") from None
         if "waiting" in served.messages:
             progress.finished(step, "now ours")
+        for text in served.messages["held"]["refused"]:
+            progress.warned(f"{runner.device}: {text}")
         keeper.start()
         yield msgspec.structs.replace(runner, still_ours=keeper.check)
     finally:

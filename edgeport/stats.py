@@ -13,6 +13,7 @@ from edgeport.records import Launch, OpProfile, Result
 DRIFT = 0.05
 SLOW_CLOCK = 0.9
 CONFIDENCE = 0.95
+SHUTDOWN = 6  # the worst of Android's ThrottlingSeverity
 LIMITS = ("under-voltage", "capped frequency", "throttling", "soft temperature limit")  # bits of get_throttled
 
 
@@ -115,11 +116,13 @@ def limits(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ..
     """What the device said to slow it down, around some runs or newly during them, by the snapshots around them.
 
     Bits of get_throttled (Raspberry Pi, documentation of vcgencmd): 0 to 3 are so now, 16 to 19 were so since its
-    start, and tell nothing of these runs where they were set before.
+    start, and tell nothing of these runs where they were set before. Android's thermal status is ThrottlingSeverity.
     """
     was, is_ = before.get("throttled_bits") or 0, after.get("throttled_bits") or 0
     bits = was | is_ | (is_ >> 16 & ~(was >> 16))
-    return tuple(name for bit, name in enumerate(LIMITS) if bits >> bit & 1)
+    status = max(before.get("thermal_status") or 0, after.get("thermal_status") or 0)
+    thermal = (f"thermal status {status} of {SHUTDOWN}",) if status else ()
+    return (*(name for bit, name in enumerate(LIMITS) if bits >> bit & 1), *thermal)
 
 
 def steal(launch: Launch) -> float | None:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from typing import Any, Dict, List, Set
 
+from . import android
 from .host import STDIN
 from .messages import AgentError, emit
 
@@ -32,8 +33,10 @@ def hold(args: argparse.Namespace) -> None:
         f.write(json.dumps(owner).encode())
         f.truncate()
     try:
-        emit("held", removed=_clean_others(args.session) if args.session else [])
-        _listen(args.silence)
+        removed = _clean_others(args.session) if args.session else []
+        with android.steady() as refused:
+            emit("held", removed=removed, refused=refused)
+            _listen(args.silence)
     finally:
         if args.session:
             _remove(args.session)

@@ -8,6 +8,8 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
+from . import android
+
 SENSOR_SECONDS = 2.0
 BUSY = 0.1  # of a core
 MOST_BUSY = 5  # so many are named
@@ -42,17 +44,18 @@ def facts() -> Dict[str, Any]:
 
 def snapshot() -> Dict[str, Any]:
     """What may change: taken before and after the timed runs. Lists are empty where the device does not tell."""
-    ticks = _cpu_ticks()
+    ticks, phone = _cpu_ticks(), android.state()
     return {
         "unix_time": time.time(),
         "khz": [int(f) for f in map(_read, _policies("scaling_cur_freq")) if f],
-        "celsius": _celsius(),
+        "celsius": [*phone.pop("cpu_celsius", []), *_celsius()],
         "throttled_bits": _throttled_bits(),
         "throttle_count": _sum("/sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"),
         "governors": sorted({g for g in map(_read, _policies("scaling_governor")) if g}),
         "load_1min": os.getloadavg()[0],
         "steal_ticks": ticks[7] if len(ticks) > 7 else None,
         "total_ticks": sum(ticks[:8]) if ticks else None,
+        **phone,
     }
 
 
@@ -148,7 +151,10 @@ def _sum(pattern: str) -> Optional[int]:
 
 
 def _device_model() -> Optional[str]:
-    return _read("/proc/device-tree/model") or _read("/sys/class/dmi/id/product_name")
+    if android.is_android():
+        return android.model()
+    tree = _read("/proc/device-tree/model") or _read("/sys/firmware/devicetree/base/model")
+    return tree or _read("/sys/class/dmi/id/product_name")
 
 
 def _cpu_model() -> Optional[str]:
@@ -169,6 +175,8 @@ def _cpu_ticks() -> List[int]:
 
 
 def _emulated() -> bool:
-    """Whether this process runs under QEMU's user emulation, whose timings mean nothing for a real device."""
-    maps = _read("/proc/self/maps") or ""
+    """Whether this process runs under QEMU's user emulation, whose timings mean nothing for a real device. It hides
+    itself in /proc/self/maps, but not in the kernel's other name for the same file.
+    """
+    maps = (_read("/proc/thread-self/maps") or "") + (_read("/proc/self/maps") or "")
     return "qemu-" in maps or bool(os.environ.get("QEMU_CPU"))

@@ -51,7 +51,9 @@ def headline(results: Sequence[Result]) -> str:
         chip = result.facts.get("cpu_model") or result.facts.get("machine")
         threads = f"{result.num_threads} thread{'s' * (result.num_threads > 1)}"
         emulated = ", EMULATED: these times say nothing of a real device" if result.facts.get("emulated") else ""
-        told.append(f"{device} ({chip}), {threads}{emulated}{_slowed([r for r in results if r.device == device])}")
+        runner = ", by benchmark_model: one median a launch, no samples" if "runner" in result.facts else ""
+        slowed = _slowed([r for r in results if r.device == device])
+        told.append(f"{device} ({chip}), {threads}{runner}{emulated}{slowed}")
     return f"{models} on {'; '.join(told)}"
 
 

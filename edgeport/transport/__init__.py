@@ -5,7 +5,7 @@ Commands are argument lists; where a remote shell reads them, shell.quoted() alo
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -13,9 +13,9 @@ from typing import Protocol
 from edgeport.catalog import Device
 from edgeport.errors import UsageError, nearest
 from edgeport.transport.local import Local
-from edgeport.transport.process import RUN_SECONDS, Done, Process
+from edgeport.transport.process import RUN_SECONDS, Done, Probe, Process
 
-__all__ = ["Done", "Local", "Process", "Transport", "open_transport"]
+__all__ = ["Done", "Local", "Probe", "Process", "Transport", "open_transport"]
 
 
 class Transport(Protocol):
@@ -38,6 +38,10 @@ class Transport(Protocol):
 
     @property
     def workdir(self) -> str: ...
+
+    def probes(self) -> Iterator[Probe]:
+        """What must hold there before Python runs, one after the other; nothing for most."""
+        ...
 
     def put(self, path: Path, keep: bool = False) -> str:
         """Where the file is on the device, under its hash, whole and verified. It is pushed only if it is not there.
@@ -68,7 +72,7 @@ class Transport(Protocol):
 
 
 def transport_names() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("process", "shell"))
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("posix", "process", "shell"))
 
 
 def open_transport(device: Device) -> AbstractContextManager[Transport]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgeport import files
 from edgeport.catalog import Device
 from edgeport.errors import DeviceError
-from edgeport.transport.process import RUN_SECONDS, Done, Process, run
+from edgeport.transport.process import RUN_SECONDS, Done, Probe, Process, run
 
 
 @contextlib.contextmanager
@@ -26,6 +26,9 @@ class Local:
 
     def __init__(self, python: str, name: str = "local") -> None:
         self.name, self.python = name, (python, "-I", "-S")
+
+    def probes(self) -> Iterator[Probe]:
+        yield from ()
 
     def put(self, path: Path, keep: bool = False) -> str:
         return str(path.resolve())

@@ -27,6 +27,14 @@ class Done(msgspec.Struct, frozen=True):
     err: str
 
 
+class Probe(msgspec.Struct, frozen=True):
+    """One thing that must hold on a device before anything is sent there. text: what was found, or what to do."""
+
+    name: str
+    holds: bool
+    text: str
+
+
 def run(
     argv: Sequence[str], timeout: float = RUN_SECONDS, source: Path | None = None, into: IO[bytes] | None = None
 ) -> Done:
@@ -139,4 +147,7 @@ class Process:
     def _keep_tail(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self._tail = [*self._tail, line.rstrip()][-TAIL_LINES:]
+            self._keep_line(line.rstrip())
+
+    def _keep_line(self, line: str) -> None:
+        self._tail = [*self._tail, line][-TAIL_LINES:]

@@ -23,7 +23,7 @@ LAYERS = (
     "breakdown graph transport",
     "kit probe pinning",
     "runner",
-    "export sessions preflight",
+    "benchmark_model export sessions preflight",
     "measure interleave analysis",
     "fleet checkup",
     "guidelines",
