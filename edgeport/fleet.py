@@ -45,6 +45,7 @@ class Fleet:
         self._measurements: dict[str, Measurement] = {}
         self._transports: list[Transport] = []
         self._errors: dict[str, EdgeportError] = {}
+        self._stopped = threading.Event()
         self._machines: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
 
     def run(self) -> None:
@@ -101,7 +102,12 @@ class Fleet:
         with hold(runner_on(device, transport, access), access.wait, self._progress) as held:
             if device.transport != "local":
                 push_kit(held, list(dict.fromkeys(a.runtime for a in job.artifacts)), self._progress)
-            yield held
+
+            def still_ours() -> None:
+                self._go_on()
+                held.still_ours()
+
+            yield msgspec.structs.replace(held, still_ours=still_ours)
 
     @contextlib.contextmanager
     def _alone_on(self, transport: Transport) -> Iterator[None]:
@@ -109,9 +115,15 @@ class Fleet:
         self._transports.append(transport)
         machine = transport.run(["cat", BOOT_ID]).out.strip() or transport.name
         with self._machines[machine]:
+            self._go_on()
             yield
 
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise DeviceError("interrupted")
+
     def _stop(self, threads: Sequence[threading.Thread]) -> None:
+        self._stopped.set()
         for transport in self._transports:
             transport.close()
         for thread in threads:
