@@ -111,6 +111,17 @@ apt_install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null 2>&1
 }
 
+# What the tests of devices need. Where a service manager runs, an SSH server would be started by being installed: that
+# is left to whoever owns the machine, and the tests say what they skipped.
+install_test_tools() {
+    local wanted=()
+    can_apt && [[ ! -d /run/systemd/system ]] || return 0
+    [[ -x /usr/sbin/sshd ]] || wanted+=(openssh-server)
+    command -v ssh-keygen >/dev/null || wanted+=(openssh-client)
+    command -v faketime >/dev/null || wanted+=(faketime)
+    [[ ${#wanted[@]} == 0 ]] || apt_install "${wanted[@]}" || say "apt-get could not install ${wanted[*]}"
+}
+
 install() {
     say "Installing edgeport and what it needs into .venv: some minutes and 3 GB, more where torch is a CUDA build"
     trap 'say "" "Interrupted; run this again to begin anew."; exit 130' INT

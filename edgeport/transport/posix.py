@@ -13,8 +13,12 @@ GET_SECONDS = 600.0
 SLOWEST_BYTES_PER_SECOND = 100_000  # that a push may be
 TORN = 75
 FIND = """umask 077; unset CDPATH; case "$1" in /*) ;; *) cd || exit ;; esac
-mkdir -p -- "$1" && cd -- "$1" && pwd -P"""
+mkdir -p -- "$1" && cd -- "$1" && printf '%s%s' "$2" "$(pwd -P)"
+"""
+FOUND = "edgeport keeps its files in "
 HASH = '[ ! -f "$1" ] || sha256sum <"$1"'
+SEND = f"""cat >"$1" || {{ rm -f "$1"; exit 1; }}
+[ "$(wc -c <"$1")" -eq "$2" ] || {{ rm -f "$1"; exit {TORN}; }}"""
 # What is cut off has another hash; what was pushed whole gets its name at once.
 NAME = f"""case "$(sha256sum <"$1")" in "$3"*) mv -f "$1" "$2" ;; *) rm -f "$1"; exit {TORN} ;; esac"""
 FOLDER = 'umask 077; mkdir -p "$1" && mktemp -d "$1/XXXXXXXXXX"'
@@ -25,14 +29,21 @@ class Posix:
 
     def __init__(self, name: str, workdir: str) -> None:
         self.name, self.pushed_bytes = name, 0
-        self._wanted, self._workdir, self._session = workdir, "", ""
+        self._wanted, self._workdir, self._session = workdir.removeprefix("~/"), "", ""
         self._verified: set[str] = set()
 
     @property
     def workdir(self) -> str:
         """The folder for all that edgeport keeps on the device, made when it is first asked for."""
         if not self._workdir:
-            self._workdir = self._script(FIND, self._wanted, what=f"making {self._wanted}").removesuffix("\n")
+            told = self._script(FIND, self._wanted, FOUND, what=f"making {self._wanted}")
+            if not told.startswith(FOUND):  # it would be taken for a part of every file that is fetched
+                noise = told.partition(FOUND)[0].strip()[:60]
+                raise DeviceError(
+                    f"{self.name}: its shell prints {noise!r} before every command; let its start files (~/.bashrc) "
+                    "print nothing where nobody is at a terminal"
+                )
+            self._workdir = told.removeprefix(FOUND)
             self._session = f"{self._workdir}/sessions/{secrets.token_hex(8)}"
         return self._workdir
 
@@ -94,8 +105,9 @@ class Posix:
         raise NotImplementedError
 
     def _send(self, path: Path, target: str, timeout: float) -> Done:
-        """Writes a file there, in a folder that there is."""
-        return self._finished(run(self._command(["sh", "-c", 'cat >"$1"', "sh", target]), timeout, path))
+        """Writes a file there, in a folder that there is. Nothing of it stays where the way there breaks meanwhile."""
+        command = self._command(["sh", "-c", SEND, "sh", target, str(path.stat().st_size)])
+        return self._finished(run(command, timeout, path))
 
     def _script(self, script: str, *words: str, what: str) -> str:
         """What a script of ours prints; words are its $1, $2, ..."""

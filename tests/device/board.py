@@ -16,9 +16,9 @@ STARTS_WITHIN_S = 10
 
 
 class Board:
-    """home: where its keys, temporary files and edgeport's folder lie."""
+    """home: where its keys, temporary files and edgeport's folder lie. options: more lines of sshd_config."""
 
-    def __init__(self, home: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, home: Path, environment: Mapping[str, str] | None = None, options: str = "") -> None:
         self.home, self.port = home, _free_port()
         self.workdir, self.ssh_config = home / "work dir", home / "ssh_config"
         (home / "tmp").mkdir(parents=True)
@@ -29,7 +29,7 @@ class Board:
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(home / name)]
             subprocess.run(command, check=True)
         (home / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {(home / 'host.pub').read_text()}")
-        self._configure()
+        self._configure(options)
 
     def start(self) -> None:
         assert SSHD
@@ -86,7 +86,7 @@ class Board:
         }
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items())  # which is TOML too
 
-    def _configure(self) -> None:
+    def _configure(self, options: str) -> None:
         environment = " ".join(f'"{name}={value}"' for name, value in self._environment.items())
         (self.home / "sshd_config").write_text(
             f"""Port {self.port}
@@ -99,6 +99,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
 SetEnv {environment}
+{options}
 """
         )
         self.ssh_config.write_text(
@@ -112,9 +113,9 @@ GlobalKnownHostsFile /dev/null
 
 
 @contextlib.contextmanager
-def board(home: Path, environment: Mapping[str, str] | None = None) -> Iterator[Board]:
+def board(home: Path, environment: Mapping[str, str] | None = None, options: str = "") -> Iterator[Board]:
     """A running one."""
-    made = Board(home, environment)
+    made = Board(home, environment, options)
     made.start()
     try:
         yield made

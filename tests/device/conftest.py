@@ -20,11 +20,18 @@ MODELS = Path(catalog.__file__).parent / "data" / "check"
 Here = Callable[..., Ended]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What nobody should take for tested."""
+    if MISSING:
+        packages = "install openssh-client and openssh-server"
+        terminalreporter.write_sep("!", f"NOT TESTED: devices over SSH, for want of {', '.join(MISSING)}; {packages}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache, a configuration and a folder for temporary files (with the lock of this machine) of the tests' own."""
     if MISSING:
-        pytest.skip(f"no {' and no '.join(MISSING)} here: install openssh-client and openssh-server")
+        pytest.skip(f"no {' and no '.join(MISSING)} here")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))

@@ -129,6 +129,14 @@ def test_a_system_without_runtimes_for_it_is_refused(
     assert told in text
 
 
+def test_a_shell_that_talks_is_told(tmp_path: Path, here: Here, monkeypatch: Patch) -> None:
+    """As one whose .bashrc prints a greeting to whoever comes."""
+    talks = 'ForceCommand echo Welcome to my Pi; exec sh -c "$SSH_ORIGINAL_COMMAND"'
+    with board(tmp_path / "it", options=talks) as made:
+        install(made, tmp_path, monkeypatch)
+        assert "its shell prints 'Welcome to my Pi' before every command" in failure(here)
+
+
 def test_a_full_disk_is_told_with_what_is_free(
     a_board: Board, small_disk: Path, tmp_path: Path, here: Here, monkeypatch: Patch
 ) -> None:

@@ -98,8 +98,9 @@ def test_an_agent_that_the_system_kills_is_told_with_a_guess_why(own_board: Boar
     works(here)
 
 
-def test_ctrl_c_leaves_nothing_running_on_the_device(own_board: Board) -> None:
-    with running("profile", MODEL, "--device", "board", *SLOW) as process:
+@pytest.mark.parametrize("others", [(), ("--device", "local")])
+def test_ctrl_c_leaves_nothing_running_on_the_device(own_board: Board, others: tuple[str, ...]) -> None:
+    with running("profile", MODEL, "--device", "board", *others, *SLOW) as process:
         until(lambda: launches(own_board), "a launch")
         os.killpg(process.pid, signal.SIGINT)
         done = ended(process, 130)
