@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "virtual_devices.py"
 SURROUNDINGS = dict(os.environ)  # as they were before the tests made their own: the devices' roots are kept for long
 READY_S = 120
+NOT_TESTED: list[str] = []
 
 
 class Emulated(NamedTuple):
@@ -63,6 +64,12 @@ def started(name: str, folder: Path, *options: str) -> Iterator[tuple[subprocess
         process.wait(timeout=READY_S)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for why in NOT_TESTED:
+        terminalreporter.section("NOT TESTED: the emulated Raspberry Pi and phone", red=True)
+        terminalreporter.line(why)
+
+
 @pytest.fixture(scope="session")
 def virtual_devices() -> None:
     """Their roots are made."""
@@ -70,6 +77,7 @@ def virtual_devices() -> None:
         [sys.executable, str(SCRIPT), "make"], env=SURROUNDINGS, capture_output=True, text=True, check=False
     )
     if done.returncode == 2 and not os.environ.get("CI"):
+        NOT_TESTED.append(done.stderr.strip())
         pytest.skip(f"no emulated devices here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
 

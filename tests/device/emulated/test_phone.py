@@ -67,7 +67,8 @@ def test_words_reach_a_command_as_they_are(adb: Transport) -> None:
 @pytest.mark.parametrize(("line", "code"), [("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -9 $$", -9)])
 def test_a_command_tells_how_it_ended(adb: Transport, line: str, code: int) -> None:
     done = adb.run(["sh", "-c", f"echo out; printf err >&2; {line}"])
-    assert (done.exit_code, done.out, done.err) == (code, "out\n", "err")
+    assert (done.exit_code, done.out) == (code, "out\n")
+    assert done.err.startswith("err")  # a shell may add that something was killed
 
 
 @pytest.mark.parametrize("name", ["model.tflite", "a b;id.onnx", "ü'\".tflite", "-rf.onnx"])
@@ -140,6 +141,7 @@ def test_a_kit_that_is_none_is_told(phone: Emulated, tmp_path: Path) -> None:
         pytest.raises(DeviceError, match=r"kit\.tar cannot be unpacked there: it is damaged"),
     ):
         _ = transport.python
+    assert ".part" not in on(phone, "ls /data/local/tmp/edgeport/kit")
 
 
 @pytest.fixture
