@@ -50,7 +50,7 @@ class BenchmarkModel(Runner, frozen=True):
         options: Sequence[str] = (),
         on_message: Callable[[Message], None] = lambda message: None,
     ) -> dict[str, Message]:
-        """Commands: latency and ops, as the agent's. Raises DeviceError, and UsageError for another format."""
+        """Commands: latency and ops, as the agent. Raises UsageError for what is no TFLite file, and DeviceError."""
         if runtime != RUNTIME:
             raise UsageError(f"{self.device}: benchmark_model runs TFLite files alone; pass --runtime {RUNTIME}")
         given = dict(option.removeprefix("--").split("=", 1) for option in options if "=" in option)

@@ -118,6 +118,8 @@ install_test_tools() {
     can_apt && [[ ! -d /run/systemd/system ]] || return 0
     [[ -x /usr/sbin/sshd ]] || wanted+=(openssh-server)
     command -v ssh-keygen >/dev/null || wanted+=(openssh-client)
+    [[ -e /usr/lib/binfmt.d/qemu-aarch64.conf ]] || wanted+=(qemu-user-static)
+    command -v adb >/dev/null || wanted+=(adb)
     command -v faketime >/dev/null || wanted+=(faketime)
     [[ ${#wanted[@]} == 0 ]] || apt_install "${wanted[@]}" || say "apt-get could not install ${wanted[*]}"
 }

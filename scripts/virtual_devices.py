@@ -171,9 +171,7 @@ def start(args: argparse.Namespace) -> int:
     options = ["--disk-mb", str(args.disk_mb), "--port", str(args.port), "--adb-state", args.adb_state]
     command = [*isolated, "--", sys.executable, *own, *options]
     if args.foreground:
-        (folder / PID).write_text(str(os.getpid()), encoding="utf-8")
-        program = shutil.which("unshare") or "unshare"
-        os.execv(program, [*command, "--foreground"])  # noqa: S606  so that whoever ends this process ends the device
+        return _stay(folder, [*command, "--foreground"])
     with (folder / LOG).open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
@@ -188,6 +186,19 @@ def start(args: argparse.Namespace) -> int:
         time.sleep(0.05)
     print(_how_to_use(device, folder))
     return 0
+
+
+def _stay(folder: Path, command: Sequence[str]) -> int:
+    """Until the device ends, or this process does, however that happens."""
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command])  # noqa: S607
+    (folder / PID).write_text(str(process.pid), encoding="utf-8")
+
+    def end(*_: object) -> None:
+        process.kill()  # which ends the wait below
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    return max(0, process.wait())
 
 
 def stop(folder: Path) -> None:
@@ -209,6 +220,7 @@ def _check_machine() -> None:
     needed = {
         "adb": "adb",
         "unshare": "util-linux",
+        "setpriv": "util-linux",
         "mount": "mount",
         "chroot": "coreutils",
         "ssh-keygen": "openssh-client",

@@ -97,7 +97,7 @@ def _clean_others(session: str) -> List[str]:
     for path in old:
         _remove(path)
     for path in glob.glob(os.path.join(glob.escape(os.path.dirname(folder)), "kit", "*.part")):
-        os.unlink(path)
+        shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
     os.makedirs(session, mode=0o700, exist_ok=True)
     return old
 

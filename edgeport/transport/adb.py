@@ -5,6 +5,7 @@ A phone has no Python: the first command that needs it unpacks the kit there (sc
 
 import contextlib
 import os
+import secrets
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,8 +35,8 @@ PROBES = (
 ENDED = "edgeport: ended with "
 TELL_END = f'"$@"; code=$?; printf "\\n{ENDED}%d\\n" "$code" >&2; exit "$code"'
 WHOLE = f'cd "$1" 2>/dev/null && cut -c67- {KIT_SUMS} | xargs sha256sum 2>/dev/null | cmp -s - {KIT_SUMS}'
-UNPACK = f"""umask 077; rm -rf "$1" "$1.part" && mkdir -p "$1.part" && cd "$1.part" && tar -xf "$2" && cd .. &&
-mv "$1.part" "$1" && {WHOLE}"""
+UNPACK = f"""umask 077; mkdir -p "$3" && (cd "$3" && tar -xf "$2") && rm -rf "$1" && mv "$3" "$1" && {WHOLE} && exit
+code=$?; rm -rf "$1" "$3"; exit "$code\""""
 # How adb calls a phone that it cannot talk to, which step failed, and what to do.
 REMEDIES = {
     "unauthorized": ("login", "unlock it and answer its question whether to allow USB debugging from this computer"),
@@ -173,7 +174,8 @@ class Adb(Posix):
         folder = f"{self.workdir}/kit/python-{files.sha256(self._kit)[:16]}"
         if self.run(["sh", "-c", WHOLE, "sh", folder]).exit_code:
             packed = self.put(self._kit)
-            done = self.run(["sh", "-c", UNPACK, "sh", folder, packed])
+            part = f"{folder}.{secrets.token_hex(4)}.part"
+            done = self.run(["sh", "-c", UNPACK, "sh", folder, packed, part])
             self._verified.discard(packed)
             self.run(["rm", "-f", "--", packed])
             if done.exit_code:
