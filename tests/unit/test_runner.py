@@ -63,7 +63,8 @@ def test_operators_that_litert_runs_itself_leave_time_between_that_fits_into_the
     runner: Runner, tmp_path: Path
 ) -> None:
     """XNNPACK takes the convolution and knows no CUMSUM."""
-    rows = runner.run("ops", "litert", mixed_tflite(tmp_path / "mixed.tflite"), FEW)["ops"]["rows"]
+    options = (*FEW, f"--scratch={tmp_path}")
+    rows = runner.run("ops", "litert", mixed_tflite(tmp_path / "mixed.tflite"), options)["ops"]["rows"]
     assert [row["source"] for row in rows if row["source"] != "invoke"] == ["delegate", "runtime", "runtime", "between"]
     whole = next(row["us"] for row in rows if row["source"] == "invoke")
     parts = zip(*(row["us"] for row in rows if row["source"] != "invoke"), strict=True)
