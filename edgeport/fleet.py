@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -18,6 +19,7 @@ from edgeport.sessions import Access, hold, push_kit, runner_on
 from edgeport.transport import Transport, open_transport
 
 STOP_SECONDS = 5.0
+LOOK_SECONDS = 0.1
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # another one for every start of every machine
 
 
@@ -57,11 +59,11 @@ class Fleet:
             self._measure(self._jobs[0])
             return
         threads = [threading.Thread(target=self._try, args=(job,), daemon=True) for job in self._jobs]
-        for thread in threads:
-            thread.start()
         try:
             for thread in threads:
-                thread.join()
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                time.sleep(LOOK_SECONDS)  # join() would not hear of a Ctrl-C that another thread was handed
         except KeyboardInterrupt:
             self._stop(threads)
             raise
@@ -130,4 +132,5 @@ class Fleet:
         for transport in self._transports:
             transport.close()
         for thread in threads:
-            thread.join(STOP_SECONDS)
+            if thread.is_alive():
+                thread.join(STOP_SECONDS)
