@@ -24,6 +24,9 @@ from edgeport.cost import (
     transposed_convolution_madds,
 )
 from edgeport.export.capture import Captured, module_path
+from edgeport.graph._nodes import argument, fixed_shape
+from edgeport.graph._roles import GROUPS
+from edgeport.graph._state import get_state
 
 Shape = tuple[int, ...]
 Shapes = tuple[Shape, ...]
@@ -246,7 +249,7 @@ class _Counter:
         weight = self._parameter(node.args[1])
         transposed, kernel = node.target in TRANSPOSED, weight[2:]
         source, target = (_batched(shape, len(weight)) for shape in (_shape(node.args[0]), output))
-        groups, taps = int(_argument(node, "groups", 1)), prod(kernel)
+        groups, taps = int(argument(node, GROUPS, 1)), prod(kernel)
         area, input_area = (shape[0] * prod(shape[2:]) for shape in (target, source))
         read = input_area if transposed else min(input_area, area * taps)  # 1x1 with stride 2 skips three of four
         prefix = "Conv DW" if groups > 1 and groups == source[1] else "Conv group" if groups > 1 else "Conv"
@@ -270,8 +273,9 @@ class _Counter:
         """The shape of a weight, whether it is a parameter or computed."""
         if node.op != "get_attr":
             return _shape(node)
-        path, _, leaf = str(node.target).rpartition(".")
-        return tuple(getattr(self.captured.graph.get_submodule(path), leaf).shape)
+        state = get_state(self.captured.graph, node)
+        assert state is not None
+        return tuple(state.shape)
 
 
 def _blocks(layers: Mapping[Node, Layer], computed: set[Node]) -> list[Block]:
@@ -316,16 +320,10 @@ def _batched(shape: Shape, dimensions: int) -> Shape:
     return (1,) * (dimensions - len(shape)) + shape
 
 
-def _argument(node: Node, name: str, default: Any) -> Any:
-    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-    position = names.index(name)
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
-
-
 def _shape(node: Any) -> Shape:
+    """Of several tensors that of the first."""
     value = node.meta.get("val")
-    value = value[0] if isinstance(value, (tuple, list)) and value else value
-    return tuple(int(d) for d in value.shape) if isinstance(value, torch.Tensor) else ()
+    return fixed_shape(value[0] if isinstance(value, (tuple, list)) and value else value) or ()
 
 
 def _name(target: Any) -> str:

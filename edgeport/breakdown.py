@@ -52,6 +52,49 @@ def by_op(profile: OpProfile) -> list[tuple[OpTime, Line]]:
     return [(op, _line(profile, op.name, [op])) for op in profile.ops]
 
 
+class Change(msgspec.Struct, frozen=True):
+    """Operators of one module, and of one kind unless that is "": how many there are and how long they take."""
+
+    module: str
+    op: str
+    ops_before: int
+    ops_after: int
+    us_before: float
+    us_after: float
+
+    @property
+    def us(self) -> float:
+        return self.us_after - self.us_before
+
+
+def changes(before: Sequence[OpProfile], after: Sequence[OpProfile], depth: int, by_op: bool = False) -> list[Change]:
+    """What takes longer or shorter than before, by module or by module and kind of operator, the largest change first.
+
+    Each side is profiled several times, and the quickest time counts: what else a device does only adds to times.
+    """
+    old, new = _quickest(before, depth, by_op), _quickest(after, depth, by_op)
+    none = (0, 0.0)
+    made = []
+    for module, op in {**old, **new}:
+        (count_before, us_before), (count_after, us_after) = old.get((module, op), none), new.get((module, op), none)
+        made.append(Change(module, op, count_before, count_after, us_before, us_after))
+    return sorted(made, key=lambda change: -abs(change.us))
+
+
+def _quickest(profiles: Sequence[OpProfile], depth: int, by_op: bool) -> dict[tuple[str, str], tuple[int, float]]:
+    """{(module, kind of operator): (how many, us)}."""
+    found: dict[tuple[str, str], tuple[int, float]] = {}
+    for profile in profiles:
+        groups: dict[tuple[str, str], list[OpTime]] = {}
+        for op in profile.ops:
+            module = UNATTRIBUTED if op.module is None else module_label(op.module, depth)
+            groups.setdefault((module, op.op if by_op else ""), []).append(op)
+        for key, ops in groups.items():
+            us = sum(op.us for op in ops)
+            found[key] = len(ops), min(us, found.get(key, (0, us))[1])
+    return found
+
+
 def unattributed_share(profile: OpProfile) -> float:
     """Share of the run's time that no module of the network can be given."""
     attributed = sum(op.us for op in profile.ops if op.module is not None)

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-EXIT_USAGE, EXIT_FAILURE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED = 2, 3, 4, 130
+EXIT_PASS, EXIT_REGRESSED, EXIT_USAGE, EXIT_FAILURE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 class EdgeportError(Exception):
@@ -38,8 +38,22 @@ class LostConnectionError(DeviceError):
     """The way to a device broke: what ran there may be run again once it is back."""
 
 
+class NothingComparedError(EdgeportError):
+    """There is nothing to compare with, so there is no verdict: neither a pass nor a regression."""
+
+    exit_code = EXIT_INCONCLUSIVE
+
+
 class ModelFileError(EdgeportError):
     """A file that is not the model that its name promises, or is damaged."""
+
+
+class ResultFileError(EdgeportError):
+    """A file that should hold results and does not."""
+
+
+class HistoryError(EdgeportError):
+    """A database of results that cannot be read or written."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, hashes, and where edgeport keeps its cache."""
+"""Files that are whole or absent, hashes, and where edgeport keeps what it keeps."""
 
 import contextlib
 import hashlib
@@ -15,6 +15,11 @@ def cache_folder(name: str) -> Path:
     root = os.environ.get("EDGEPORT_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeport"
     return writable_folder(base / name)
+
+
+def data_folder() -> Path:
+    """Where what is to last is kept: edgeport under $XDG_DATA_HOME. It may not be there yet."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgeport"
 
 
 def writable_folder(path: Path) -> Path:

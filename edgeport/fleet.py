@@ -12,7 +12,7 @@ from edgeport.catalog import Device
 from edgeport.errors import DeviceError, EdgeportError, UsageError
 from edgeport.measure import Artifact, Measurement, Settings
 from edgeport.progress import Progress
-from edgeport.records import Result
+from edgeport.records import Origin, Result
 from edgeport.runner import Runner
 from edgeport.sessions import Access, hold, push_kit, runner_on
 from edgeport.transport import Transport, open_transport
@@ -38,13 +38,17 @@ class Conditions(msgspec.Struct, frozen=True):
 
 
 class Fleet:
-    """Some jobs. results() may be asked for at any time, and after whatever error."""
+    """Some jobs. results() may be asked for at any time, and after whatever error. origin: when and on which commit."""
 
-    def __init__(self, jobs: Sequence[Job], conditions: Conditions, progress: Progress) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], conditions: Conditions, progress: Progress, origin: Origin | None = None
+    ) -> None:
         self._jobs, self._conditions, self._progress = jobs, conditions, progress
         self._measurements: dict[str, Measurement] = {}
         self._transports: list[Transport] = []
         self._errors: dict[str, EdgeportError] = {}
+        self._stopped = threading.Event()
+        self._origin = origin
         self._machines: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
 
     def run(self) -> None:
@@ -87,7 +91,7 @@ class Fleet:
             facts = preflight.check(held, device, conditions.allow_unstable, progress)
             cores = pinning.cores(conditions.pin, facts) if conditions.pin else device.cores
             settings = msgspec.structs.replace(job.settings, cores=cores)
-            measurement = Measurement(job.artifacts, held, settings, progress)
+            measurement = Measurement(job.artifacts, held, settings, progress, self._origin)
             self._measurements[device.name] = measurement
             measurement.run()
 
@@ -101,7 +105,12 @@ class Fleet:
         with hold(runner_on(device, transport, access), access.wait, self._progress) as held:
             if device.transport != "local":
                 push_kit(held, list(dict.fromkeys(a.runtime for a in job.artifacts)), self._progress)
-            yield held
+
+            def still_ours() -> None:
+                self._go_on()
+                held.still_ours()
+
+            yield msgspec.structs.replace(held, still_ours=still_ours)
 
     @contextlib.contextmanager
     def _alone_on(self, transport: Transport) -> Iterator[None]:
@@ -109,9 +118,15 @@ class Fleet:
         self._transports.append(transport)
         machine = transport.run(["cat", BOOT_ID]).out.strip() or transport.name
         with self._machines[machine]:
+            self._go_on()
             yield
 
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise DeviceError("interrupted")
+
     def _stop(self, threads: Sequence[threading.Thread]) -> None:
+        self._stopped.set()
         for transport in self._transports:
             transport.close()
         for thread in threads:

@@ -6,8 +6,9 @@ What slows the machine for a while slows them all, and no artifact keeps a lucki
 import contextlib
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,8 +21,8 @@ LEAST_ROUNDS = 4
 
 class Settings(msgspec.Struct, frozen=True):
     """cores: what every process is pinned to. seconds: how long a block is timed, rounded up to whole rounds, and to
-    four. The first run of each burst is not counted: it refills the caches that the others have emptied. nice: the
-    processes' priority, below 0 before other programs, for a machine with other users.
+    least_rounds. The first run of each burst is not counted: it refills the caches that the others have emptied.
+    nice: the processes' priority, below 0 before other programs, for a machine with other users.
     """
 
     num_threads: int = 1
@@ -29,15 +30,18 @@ class Settings(msgspec.Struct, frozen=True):
     warmup_runs: int = 8
     counted_runs: int = 3
     seconds: float = 1.5
+    least_rounds: int = LEAST_ROUNDS
     nice: int = 0
 
 
 class Block(msgspec.Struct, frozen=True):
     """One fresh process an artifact. bursts: by the artifact's label, in the order that they ran in, the counted runs
-    alone. Bursts of the same position ran beside each other.
+    alone. Bursts of the same position ran beside each other. before, after: what the agent read of the device.
     """
 
     bursts: dict[str, tuple[Burst, ...]]
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
 
     def log_ratio(self, label: str, other: str) -> float:
         """Of one artifact's time to the other's: what a block tells. Runs that were preempted count like the others:
@@ -55,25 +59,34 @@ class Block(msgspec.Struct, frozen=True):
         return sum(map(bool, counts)) / len(counts)
 
 
-def run_block(runner: Runner, artifacts: Mapping[str, Path], settings: Settings, seed: int) -> Block:
-    """artifacts: files by label. A round is all of them in random order and then mirrored, B C C B, which cancels
-    what drifts at an even pace. Raises DeviceError.
+def run_block(
+    runner: Runner,
+    artifacts: Mapping[str, Path],
+    settings: Settings,
+    seed: int,
+    options: Mapping[str, Sequence[str]] | None = None,
+) -> Block:
+    """artifacts: files by label; options: those of the agent that one of them has alone. A round is all of them in
+    random order and then mirrored, B C C B, which cancels what drifts at an even pace. Raises DeviceError.
     """
     order = random.Random(seed)
+    served: dict[str, Served] = {}
     with contextlib.ExitStack() as stack:
-        served: dict[str, Served] = {}
         for label in _shuffled(artifacts, order):
-            path = artifacts[label]
-            served[label] = stack.enter_context(runner.serve(RUNTIME_OF[path.suffix], path, _options(settings)))
+            path, own = artifacts[label], (options or {}).get(label, ())
+            process = runner.serve(RUNTIME_OF[path.suffix], path, [*_options(settings), *own])
+            served[label] = stack.enter_context(process)
         bursts: dict[str, list[Burst]] = {label: [] for label in artifacts}
         end, rounds = time.monotonic() + settings.seconds, 0
-        while rounds < LEAST_ROUNDS or time.monotonic() < end:
+        while rounds < settings.least_rounds or time.monotonic() < end:
             labels = _shuffled(artifacts, order)
             for label in (*labels, *reversed(labels)):
                 burst = served[label].burst(1 + settings.counted_runs)
-                bursts[label].append(Burst(burst.ns[1:], burst.preempted[1:]))
+                bursts[label].append(Burst(burst.ns[1:], burst.preempted[1:], burst.waited_ns[1:]))
             rounds += 1
-    return Block({label: tuple(made) for label, made in bursts.items()})
+    messages = next(iter(served.values())).messages  # of the process that was the first to start and the last to end
+    before, after = (messages.get(kind, {}).get("telemetry", {}) for kind in ("serving", "bye"))
+    return Block({label: tuple(made) for label, made in bursts.items()}, before, after)
 
 
 def _options(settings: Settings) -> list[str]:

@@ -12,7 +12,7 @@ from edgeport.attribution import Row
 from edgeport.errors import DeviceError, UsageError
 from edgeport.formats import Graph
 from edgeport.progress import Progress
-from edgeport.records import Launch, OpProfile, Result, TensorInfo
+from edgeport.records import Launch, OpProfile, Origin, Result, TensorInfo
 from edgeport.runner import Message, Runner
 
 # XNNPACK cuts each operator's time to whole microseconds (xnn_get_elapsed_time), which loses half of one on average.
@@ -47,9 +47,17 @@ class Settings(msgspec.Struct, frozen=True):
 class Measurement:
     """Measures some artifacts. Launches take turns, so that what slows the device for a while slows them all."""
 
-    def __init__(self, artifacts: Sequence[Artifact], runner: Runner, settings: Settings, progress: Progress) -> None:
+    def __init__(
+        self,
+        artifacts: Sequence[Artifact],
+        runner: Runner,
+        settings: Settings,
+        progress: Progress,
+        origin: Origin | None = None,
+    ) -> None:
+        """origin: when and on which commit, to be told in the results."""
         self._sessions = [_Session(a, runner, settings, progress) for a in artifacts]
-        self._settings = settings
+        self._settings, self._origin = settings, origin
 
     def run(self) -> None:
         """Raises DeviceError. Whatever was measured before that is in results()."""
@@ -63,7 +71,7 @@ class Measurement:
 
     def results(self) -> list[Result]:
         """Of every artifact of which at least one launch has ended."""
-        return [session.result() for session in self._sessions if session.launches]
+        return [session.result(self._origin) for session in self._sessions if session.launches]
 
 
 class _Session:
@@ -133,7 +141,7 @@ class _Session:
         median = stats.latency(self.launches).median
         self.progress.finished(self.step, f"{median:.3g} ms")
 
-    def result(self) -> Result:
+    def result(self, origin: Origin | None) -> Result:
         path = self.artifact.path
         return Result(
             model=self.artifact.model,
@@ -151,6 +159,7 @@ class _Session:
             facts=self.facts,
             launches=tuple(self.launches),
             profile=self.profile,
+            origin=origin,
         )
 
     def _run(self, command: str, options: Sequence[str]) -> dict[str, Message]:

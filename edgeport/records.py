@@ -2,13 +2,16 @@
 
 Schema history of the JSON forms:
     1  first version
+    2  manifest: passes. inspect: layer_types are of layers with multiply-adds; other_types, modules and blocks beside
+       them; a layer's products and channels one by one. profile: origin, and raw.profile's states before and
+       after
 """
 
 from typing import Any
 
 import msgspec
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,8 +68,40 @@ class Verification(msgspec.Struct, frozen=True):
     top1_agreement: float
 
 
+class LayerNoise(msgspec.Struct, frozen=True):
+    """How much of a layer's output int8 keeps: signal-to-noise ratio against the float network, all before it int8."""
+
+    name: str
+    module: str
+    sqnr_db: float
+
+
+class FloatLayer(msgspec.Struct, frozen=True):
+    """A layer left in float. gain_db: of the outputs' signal-to-noise ratio; madds: multiply-adds that stay float."""
+
+    name: str
+    module: str
+    gain_db: float
+    madds: int
+
+
+class Quantized(msgspec.Struct, frozen=True):
+    """How an int8 file came to be. method: of choosing ranges.
+
+    held_back: samples on which choices were judged, 0 where there were too few to. tried: signal-to-noise ratio of the
+    outputs for them, in dB, by method and by change of the constants, in the order of trying. changes: those made.
+    """
+
+    method: str
+    held_back: int
+    tried: dict[str, float]
+    changes: tuple[str, ...]
+    float_layers: tuple[FloatLayer, ...]
+    layers: tuple[LayerNoise, ...]
+
+
 class Artifact(msgspec.Struct, frozen=True):
-    """One file of an export."""
+    """One file of an export. quantized: of an int8 file."""
 
     file: str
     format: str
@@ -77,6 +112,7 @@ class Artifact(msgspec.Struct, frozen=True):
     outputs: tuple[TensorInfo, ...]
     verification: Verification
     opset: int | None = None
+    quantized: Quantized | None = None
 
 
 class Calibration(msgspec.Struct, frozen=True):
@@ -100,10 +136,14 @@ class Model(msgspec.Struct, frozen=True):
 
 
 class Rewrite(msgspec.Struct, frozen=True):
-    """What one graph pass did. changes: as the pass counts them; operators: of the whole graph, before and after."""
+    """What one graph pass did. changes: as the pass counts them; operators: of the whole graph, before and after.
+
+    formats: for whose files it ran.
+    """
 
     name: str
     what: str
+    formats: tuple[str, ...]
     changes: int
     operators_before: int
     operators_after: int
@@ -165,6 +205,25 @@ class OpProfile(msgspec.Struct, frozen=True):
     after: dict[str, Any]
 
 
+class Commit(msgspec.Struct, frozen=True):
+    """What git had checked out where a command ran. unix_time: of the commit; branch: None where it is not known;
+    dirty: files that git tracks were not as in the commit.
+    """
+
+    id: str
+    unix_time: int
+    branch: str | None
+    dirty: bool
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """When (by the host's clock), by which version of edgeport and on which commit a record was made."""
+
+    unix_time: float
+    edgeport: str
+    commit: Commit | None = None
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact measured with one runtime on one device."""
 
@@ -183,3 +242,90 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any]
     launches: tuple[Launch, ...]
     profile: OpProfile | None = None
+    origin: Origin | None = None
+
+
+class Criteria(msgspec.Struct, frozen=True):
+    """What a comparison is judged by. tolerance: the slowdown that is no regression; effect: the one that must not be
+    missed, greater than that; 0.02 is 2%. alpha: the chance that one session calls a slowdown of just the tolerance a
+    regression, shared by all comparisons that are made together, of which there are `comparisons`. size_tolerance: by
+    which share the file may grow; accuracy_tolerance: which share of the samples may be named wrongly besides; None
+    where that is not judged.
+    """
+
+    tolerance: float = 0.02
+    effect: float = 0.05
+    alpha: float = 0.005
+    comparisons: int = 1
+    size_tolerance: float | None = None
+    accuracy_tolerance: float | None = None
+
+
+class TimedBlock(msgspec.Struct, frozen=True):
+    """One fresh process each of the candidate, the baseline and a byte copy of the baseline, timed by turns.
+
+    ns: by arm, burst by burst, of each run; waited_ns: the part of it that the thread which called the runtime waited
+    for a core that others had; preempted: how often the system gave a core to another program. Bursts of the same
+    position ran beside each other. before, after: what the agent read of the device.
+    """
+
+    ns: dict[str, tuple[tuple[int, ...], ...]]
+    waited_ns: dict[str, tuple[tuple[int, ...], ...]]
+    preempted: dict[str, tuple[tuple[int, ...], ...]]
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class Session(msgspec.Struct, frozen=True):
+    """Blocks that are judged together. dropped: those in which the device said that it was throttled."""
+
+    seed: int
+    blocks: tuple[TimedBlock, ...]
+    dropped: tuple[TimedBlock, ...] = ()
+
+
+class Accuracy(msgspec.Struct, frozen=True):
+    """How many of the same labelled samples each side names rightly (top-1)."""
+
+    source: str
+    samples: int
+    baseline_right: int
+    candidate_right: int
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate measured against its baseline on one device. differences: in words, why they cannot be compared, in
+    which case there are no sessions. baselines, candidates: separate launches, that tell of the circumstances and
+    profile. spin_percent: by how much the candidate was slowed down on purpose, to try the gate out.
+    """
+
+    name: str
+    device: str
+    criteria: Criteria
+    cores: tuple[int, ...]
+    nice: int
+    max_minutes: float
+    baselines: tuple[Result, ...]
+    candidates: tuple[Result, ...]
+    sessions: tuple[Session, ...]
+    differences: tuple[str, ...] = ()
+    accuracy: Accuracy | None = None
+    spin_percent: float = 0.0
+
+
+class BaselineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact that a baseline keeps, what it measured then, and how it is made anew: model as it was given, options
+    of its export by the names of edgeport.cli.export.make_request().
+    """
+
+    model: str
+    options: dict[str, Any]
+    result: Result
+    preprocessing: Preprocessing | None = None
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """baseline.json of a baseline's folder; the artifacts lie beside it, in objects/, named by their hashes."""
+
+    schema: int
+    entries: tuple[BaselineEntry, ...]

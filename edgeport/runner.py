@@ -23,11 +23,13 @@ ENDING_SECONDS = 10.0  # for a served process to say goodbye in
 
 class Burst(msgspec.Struct, frozen=True):
     """Runs one right after the other. ns: of each; preempted: how often in each one the system gave a core to another
-    program, which then is part of its time.
+    program, which then is part of its time; waited_ns: the part of its time that the thread which called the runtime
+    waited for a core that others had, as far as the system tells.
     """
 
     ns: tuple[int, ...]
     preempted: tuple[int, ...]
+    waited_ns: tuple[int, ...] = ()
 
 
 class Runner(msgspec.Struct, frozen=True):
@@ -133,7 +135,7 @@ class Served:
         """So many runs. Raises DeviceError."""
         self._process.write_line(f"burst {runs}")
         answer = self.wait_for("burst")
-        return Burst(tuple(answer["ns"]), tuple(answer["preempted"]))
+        return Burst(tuple(answer["ns"]), tuple(answer["preempted"]), tuple(answer["waited_ns"]))
 
     def wait_for(
         self,

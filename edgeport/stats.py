@@ -1,5 +1,6 @@
 """Estimators over raw samples. Pure: numbers in, numbers out."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
@@ -43,6 +44,35 @@ def latency(launches: Sequence[Launch]) -> Latency:
     )
 
 
+class Interval(msgspec.Struct, frozen=True):
+    """Holds what it is of with this confidence."""
+
+    low: float
+    high: float
+    confidence: float
+
+
+def latency_interval(launches: Sequence[Launch]) -> Interval | None:
+    """Of the median of latency(), milliseconds; None for one launch. What is alike in all launches of a session, such
+    as a busy machine, moves the whole interval: between sessions medians differ by more.
+    """
+    return median_interval([median(launch.samples_ns) / 1e6 for launch in launches])
+
+
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
+    """The interval of the sign test, between two of the values: the narrowest with at least that confidence, else the
+    widest there is, of less (five values: 93.75%); None for one value. Assumes independent values alone.
+    Hollander, Wolfe: Nonparametric Statistical Methods, 3.6.
+    """
+    n, values = len(values), sorted(values)
+    if n < 2:
+        return None
+    outside, tail = 0, 0.5**n  # tail: P(at most `outside` of the values lie below the median)
+    while 2 * (more := tail + math.comb(n, outside + 1) * 0.5**n) <= 1 - confidence:
+        outside, tail = outside + 1, more
+    return Interval(values[outside], values[-1 - outside], 1 - 2 * tail)
+
+
 class Estimate(msgspec.Struct, frozen=True):
     """A location and its confidence interval; low and high are infinite where there are too few values for one."""
 
@@ -65,6 +95,11 @@ def hodges_lehmann(values: Sequence[float], confidence: float = CONFIDENCE) -> E
     return Estimate(means[outside], median(means), means[-1 - outside])
 
 
+def share(log: float) -> float:
+    """A logarithm of a ratio as the share by which it is off 1: 0.03 is 3% more."""
+    return log if math.isinf(log) else math.expm1(log)
+
+
 def ratio(logs: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
     """hodges_lehmann() of logarithms of ratios, as a ratio."""
     estimate = hodges_lehmann(logs, confidence)
@@ -79,6 +114,7 @@ def log_ratio(numerators: Sequence[Sequence[float]], denominators: Sequence[Sequ
     return median(math.log(median(n) / median(d)) for n, d in pairs)
 
 
+@functools.cache
 def _outside(n: int, tail: float) -> int | None:
     """The largest k with P(W <= k) <= tail, W being the signed-rank statistic of n values; None if there is none.
 
@@ -101,7 +137,7 @@ def verdict(result: Result) -> str:
     below its maximum.
     drifting: the second half of the launches (of the samples, if there is one launch) is more than 5% off the first.
     """
-    if any(_throttled(launch, result.facts) for launch in result.launches):
+    if any(throttled(launch.before, launch.after, result.facts) for launch in result.launches):
         return "throttled"
     series = [median(launch.samples_ns) for launch in result.launches]
     if len(series) == 1:
@@ -144,11 +180,12 @@ def overhead(profile: OpProfile) -> float:
     return median(profile.invoke_us) * 1e3 / median(profile.plain_ns) - 1
 
 
-def _throttled(launch: Launch, facts: dict[str, Any]) -> bool:
-    before, after = launch.before.get("throttle_count"), launch.after.get("throttle_count")
-    if before is not None and after is not None and after > before:
+def throttled(before: Mapping[str, Any], after: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the device counted throttling between the two snapshots, or its clock ended a tenth below its maximum."""
+    earlier, later = before.get("throttle_count"), after.get("throttle_count")
+    if earlier is not None and later is not None and later > earlier:
         return True
-    if limits(launch.before, launch.after):
+    if limits(before, after):
         return True
-    clocks, most = launch.after.get("khz") or [], facts.get("max_khz") or []
+    clocks, most = after.get("khz") or [], facts.get("max_khz") or []
     return bool(clocks and most) and max(clocks) < SLOW_CLOCK * max(most)

@@ -124,6 +124,16 @@ install_test_tools() {
     [[ ${#wanted[@]} == 0 ]] || apt_install "${wanted[@]}" || say "apt-get could not install ${wanted[*]}"
 }
 
+# For the tests of the history. Debian's packages would make a database of their own and start its server: they are told
+# not to. Where it cannot be installed those tests are skipped, and say so.
+want_postgresql() {
+    local settings=/etc/postgresql-common/createcluster.d
+    ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null || return 0
+    can_apt || return 0
+    mkdir -p "$settings" && echo 'create_main_cluster = false' >"$settings/edgeport.conf"
+    apt_install postgresql || say 'PostgreSQL could not be installed; the tests that need it are skipped.'
+}
+
 install() {
     say "Installing edgeport and what it needs into .venv: some minutes and 3 GB, more where torch is a CUDA build"
     trap 'say "" "Interrupted; run this again to begin anew."; exit 130' INT

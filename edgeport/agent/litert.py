@@ -4,7 +4,7 @@ Constants and structures are those of LiteRT's C headers (litert_model.h, litert
 """
 
 import ctypes as C
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from .messages import AgentError
 from .tensors import Tensor, with_shapes
@@ -134,7 +134,7 @@ class Session:
             self._call("LiteRtStartProfiler", [P], self._profiler)
             self.run()
             self._call("LiteRtStopProfiler", [P], self._profiler)
-            between, last_end = 0, 0
+            spans = []
             for position, event in enumerate(self._events()):
                 name = event.tag.decode(errors="replace")
                 source = _source(event.type, name)
@@ -143,11 +143,9 @@ class Session:
                 blank = {"name": name, "source": source, "index": event.meta1, "us": []}
                 rows.setdefault((position, name, source, event.meta1), blank)["us"].append(event.elapsed_us)
                 if source != "invoke":
-                    # A delegate's events have no start (0): what passes beside them is not known, and not counted.
-                    between += max(0, event.start_us - last_end) if event.start_us and last_end else 0
-                    last_end = event.start_us + event.elapsed_us if event.start_us else 0
+                    spans.append((event.start_us, event.elapsed_us))
             blank = {"name": "between operators", "source": "between", "index": -1, "us": []}
-            rows.setdefault("between", blank)["us"].append(between)
+            rows.setdefault("between", blank)["us"].append(between_us(spans))
         return list(rows.values())
 
     def _events(self) -> Any:
@@ -244,6 +242,18 @@ class Session:
         ins, outs = self._ins, self._outs
         self._run = lambda: function(self._compiled, 0, len(ins), ins, len(outs), outs)  # type: ignore[method-assign]
         return int(self._run())
+
+
+def between_us(spans: List[Tuple[int, int]]) -> int:
+    """What passes between the end of one operator, (start, duration) in us, and the start of the next one.
+
+    A delegate's events have no start (0): what passes beside them is not known, and not counted.
+    """
+    total, last_end = 0, 0
+    for start, elapsed in spans:
+        total += max(0, start - last_end) if start and last_end else 0
+        last_end = start + elapsed if start else 0
+    return total
 
 
 def _source(event_type: int, name: str) -> str:

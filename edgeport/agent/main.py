@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 from . import PROTOCOL, litert, ort, telemetry
 from .hold import hold
@@ -108,8 +108,7 @@ def serve(args: argparse.Namespace) -> None:
         command, _, number = line.partition(" ")
         if command != "burst" or not number.strip().isdigit():
             raise AgentError("usage", f"{line.strip()!r} is no request; there is 'burst N'")
-        samples, preempted = _burst(session, int(number))
-        emit("burst", ns=samples, preempted=preempted)
+        emit("burst", **_burst(session, int(number), args.spin_percent / 100))
 
 
 MEASURING = {"latency": latency, "ops": ops, "infer": infer, "serve": serve}
@@ -167,18 +166,32 @@ def _timed(session: Any, runs: int, phase: str) -> List[int]:
     return samples
 
 
-def _burst(session: Any, runs: int) -> Tuple[List[int], List[int]]:
-    """Nanoseconds of each run, and how often in it the system gave a core of ours to another program."""
-    samples, clock, run = [], time.perf_counter_ns, session.run
-    switches = [_involuntary_switches()]
+def _burst(session: Any, runs: int, slower_by: float) -> Dict[str, List[int]]:
+    """Of each run: nanoseconds; how often in it the system gave a core of ours to another program; and for how many of
+    the nanoseconds the thread that called the runtime waited for its core, which others had.
+
+    That is the time in which it neither computed nor, as far as the system tells, slept: the system's count alone has
+    waiting before and after the run in it. slower_by: the share of its time that each run is made longer by,
+    computing: asleep, the core's clock would fall.
+    """
+    made: Dict[str, List[int]] = {"ns": [], "preempted": [], "waited_ns": []}
+    clock, cpu, waited, run = time.perf_counter_ns, time.thread_time_ns, telemetry.waited_ns, session.run
     gc.disable()
     for _ in range(runs):
+        switches, delay, used = _involuntary_switches(), waited(), cpu()
         start = clock()
         run()
-        samples.append(clock() - start)
-        switches.append(_involuntary_switches())
+        end = clock()
+        if slower_by:
+            wanted = end + int(slower_by * (end - start))
+            while end < wanted:
+                end = clock()
+        used, delay = cpu() - used, waited() - delay
+        made["ns"].append(end - start)
+        made["preempted"].append(_involuntary_switches() - switches)
+        made["waited_ns"].append(max(0, min(end - start - used, delay)))
     gc.enable()
-    return samples, [switches[i + 1] - switches[i] for i in range(runs)]
+    return made
 
 
 def _involuntary_switches() -> int:
@@ -260,6 +273,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--sensors", default="{}", help=SENSORS_HELP)
         sub.add_argument("--temporary", help="a folder for temporary files, of which ONNX Runtime leaves one")
         sub.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,3,224,224")
+        if function is serve:  # for trying out whether a slowdown is found
+            sub.add_argument("--spin-percent", type=float, default=0.0, help=argparse.SUPPRESS)
         if function is infer:
             sub.add_argument("--samples", type=int, default=1)
             sub.add_argument("--data", action="append", default=[])

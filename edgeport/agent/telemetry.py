@@ -1,5 +1,6 @@
 """What the device is, and the state that it is in: read from /proc and /sys, nothing assumed where nothing is told."""
 
+import functools
 import glob
 import os
 import platform
@@ -74,6 +75,23 @@ def busy_processes(seconds: float) -> List[Dict[str, Any]]:
 def thread_ns(thread: int) -> int:
     """Processor time of a thread of this process so far (proc(5): schedstat), 0 if the kernel does not tell."""
     return int((_read(f"/proc/self/task/{thread}/schedstat") or "0").split()[0])
+
+
+def waited_ns() -> int:
+    """For how long the main thread of this process has been ready to run, but others had its core (proc(5): schedstat);
+    0 if the kernel does not tell.
+    """
+    file = _schedstat()
+    return int(os.pread(file, 64, 0).split()[1]) if file >= 0 else 0
+
+
+@functools.lru_cache(maxsize=None)
+def _schedstat() -> int:
+    """The open file, which spares some microseconds a run; -1 if there is none."""
+    try:
+        return os.open("/proc/self/schedstat", os.O_RDONLY)
+    except OSError:
+        return -1
 
 
 def peak_bytes() -> Optional[int]:

@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from edgeport import __version__, errors
-from edgeport.cli import devices, export, inspect, lists, profile
+from edgeport.cli import baseline, check, compare, devices, export, history, inspect, lists, profile
 from edgeport.cli.checks import complain
 from edgeport.errors import EdgeportError
 
@@ -83,6 +83,12 @@ def options(
     pass
 
 
-for command in (export.export, profile.profile, inspect.inspect, lists.models):
+COMMANDS: tuple[Callable[..., Any], ...] = (
+    *(export.export, profile.profile, inspect.inspect, compare.compare, check.check),
+    lists.models,
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(devices.app, name="devices")
+app.add_typer(history.app, name="history")
+app.add_typer(baseline.app)

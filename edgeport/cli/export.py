@@ -10,7 +10,19 @@ import typer
 
 from edgeport import catalog, display
 from edgeport.cli.checks import listed, one_of
-from edgeport.cli.options import Calibration, InputShape, MinSqnr, Model, Quiet, Set, Target, Weights
+from edgeport.cli.options import (
+    CALIBRATION_METHODS,
+    Calibration,
+    CalibrationMethod,
+    InputShape,
+    MaxLayersFloat,
+    MinSqnr,
+    Model,
+    Quiet,
+    Set,
+    Target,
+    Weights,
+)
 from edgeport.errors import UsageError
 
 
@@ -27,12 +39,16 @@ def export(
     target: Target = None,
     int8_io: Annotated[bool, typer.Option("--int8-io", help="Integer inputs and outputs for the int8 files.")] = False,
     calibration_data: Calibration = None,
+    calibration_method: CalibrationMethod = "auto",
+    max_layers_float: MaxLayersFloat = 0,
     min_sqnr_db: MinSqnr = 10.0,
     name: Annotated[str | None, typer.Option(help="The files' name. Default: the model's.")] = None,
     optimize: Annotated[
         bool, typer.Option("--optimize/--no-optimize", help="Rewrite the graph for speed, exactly, or leave it be.")
     ] = True,
-    explain: Annotated[bool, typer.Option("--explain", help="Say what was rewritten and what int8 costs.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what was rewritten, and what int8 costs in each layer.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Convert a PyTorch network to ONNX and TFLite, fp32 and int8, each verified against PyTorch.
@@ -46,20 +62,26 @@ def export(
     with display.steps(not quiet) as progress:
         request = make_request(
             *(model, name, set_, weights, input_shape, target, calibration_data, min_sqnr_db),
-            *(formats, precisions, int8_io, optimize),
+            *(formats, precisions, int8_io, optimize, calibration_method, max_layers_float),
         )
         folder = output or Path("exports") / request.name
         from edgeport.export import bundle
         from edgeport.export.manifest import MANIFEST
 
         manifest = bundle.export(request, folder, local_runner(), progress)
+        speedups = []
+        if explain and request.target == _target(None):  # the other one's int8 is not made for this machine
+            from edgeport import speedup
+
+            speedups = speedup.find(manifest, folder, local_runner(), progress)
     for artifact in manifest.artifacts:
         typer.echo(f"{folder / artifact.file}  {artifact.size_bytes / 1e6:.2f} MB")
     typer.echo(folder / MANIFEST)
     if explain:
         from edgeport.reports import View, explanation
 
-        typer.echo("\n" + explanation.render(manifest, View(width=display.width(sys.stdout))), nl=False)
+        text = explanation.render(manifest, View(width=display.width(sys.stdout)), speedups)
+        typer.echo(f"\n{text}", nl=False)
 
 
 def make_request(
@@ -75,9 +97,12 @@ def make_request(
     precisions: str,
     int8_io: bool,
     optimize: bool = True,
+    calibration_method: str = "auto",
+    max_layers_float: int = 0,
 ) -> Any:
     """An export's request. Everything that can be wrong with the flags is said before anything is imported or run."""
     chosen = listed("--formats", formats, ("onnx", "tflite")), listed("--precisions", precisions, ("fp32", "int8"))
+    one_of("--calibration-method", calibration_method, CALIBRATION_METHODS)
     target = _target(target)
     if catalog.is_artifact(model):
         raise UsageError(f"{model} is already converted; give the PyTorch network that it came from")
@@ -98,6 +123,8 @@ def make_request(
         calibration_data=calibration_data,
         min_sqnr_db=min_sqnr_db,
         optimize=optimize,
+        calibration_method=calibration_method,
+        max_layers_float=max_layers_float,
     )
 
 

@@ -8,6 +8,7 @@ import typer
 from edgeport import catalog
 
 Strings = list[str]
+CALIBRATION_METHODS = ("auto", "min-max", "percentile", "mse")  # edgeport.export.ranges has them
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -16,6 +17,10 @@ def complete_model(incomplete: str) -> list[str]:
 
 def complete_device(incomplete: str) -> list[str]:
     return [name for name in catalog.device_names() if name.startswith(incomplete)]
+
+
+def complete_method(incomplete: str) -> list[str]:
+    return [name for name in CALIBRATION_METHODS if name.startswith(incomplete)]
 
 
 def complete_format(incomplete: str) -> list[str]:
@@ -56,7 +61,30 @@ Target = Annotated[
     str | None,
     typer.Option(help="Whose kernels int8 is made for: x86 or arm. Default: the device's.", metavar="x86|arm"),
 ]
+CalibrationMethod = Annotated[
+    str,
+    typer.Option(
+        help="How int8 ranges are chosen. Default: what keeps most of the answers for samples held back.",
+        metavar="auto|min-max|percentile|mse",
+        autocompletion=complete_method,
+    ),
+]
+MaxLayersFloat = Annotated[
+    int,
+    typer.Option(min=0, help="Leave at most so many layers in float in int8 files, those that gain most by it."),
+]
 MinSqnr = Annotated[float, typer.Option("--min-sqnr-db", help="Refuse int8 files with less signal to noise than this.")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        envvar="EDGEPORT_DATABASE",
+        metavar="FILE|URL",
+        help="Where the history is kept: a file, or postgresql://USER@HOST/NAME. Default: the user's data folder.",
+    ),
+]
+KeepHistory = Annotated[
+    bool, typer.Option("--history/--no-history", help="Keep the results in the history (edgeport history).")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors, but no progress.")]
 Wait = Annotated[float, typer.Option(min=0, help="Wait so long where another one is measuring.", metavar="SECONDS")]
 Wheels = Annotated[

@@ -1,5 +1,6 @@
 """edgeport profile."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,12 @@ import typer
 from edgeport import catalog, display
 from edgeport.cli.checks import deliver, destination_file, listed, one_of
 from edgeport.cli.export import make_request
+from edgeport.cli.history import branch_of_ci, check_database, keep
 from edgeport.cli.options import (
     Calibration,
+    Database,
     InputShape,
+    KeepHistory,
     MinSqnr,
     Quiet,
     Set,
@@ -63,7 +67,12 @@ def profile(
     depth: Annotated[int, typer.Option(min=0, help="Of modules, for --by module.")] = 2,
     top: Annotated[int, typer.Option(min=0, help="How many of the slowest operators to list; 0 is all.")] = 10,
     format: Annotated[
-        str, typer.Option(help="table, json, csv, markdown or svg.", metavar="FORMAT", autocompletion=complete_format)
+        str,
+        typer.Option(
+            help="table, json, csv, markdown, svg, bencher or github-action-benchmark.",
+            metavar="FORMAT",
+            autocompletion=complete_format,
+        ),
     ] = "table",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
     set_: Set = [],  # noqa: B006
@@ -72,13 +81,17 @@ def profile(
     target: Target = None,
     calibration_data: Calibration = None,
     min_sqnr_db: MinSqnr = 10.0,
+    history: KeepHistory = True,
+    database: Database = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure latency on a device, and break it down by operator, module and class.
 
+    Results are kept in a history: edgeport history.
+
     Example: edgeport profile shufflenet_v2 --device rpi4 --device local --precision int8
     """
-    from edgeport import reports
+    from edgeport import origin, reports
     from edgeport.fleet import Conditions, Fleet, Job
     from edgeport.measure import Settings
     from edgeport.reports import View
@@ -89,17 +102,20 @@ def profile(
     places = [catalog.find_device(name) for name in dict.fromkeys(device)]
     destination = destination_file(output)
     conditions = Conditions(Access(wait, wheels), pin, allow_unstable)
+    if history:
+        check_database(database)
+    started = origin.here(branch=branch_of_ci(os.environ))
     with display.steps(not quiet) as progress:
         precisions, shapes = listed("--precision", precision, ("fp32", "int8")), {}
         if Path(model).is_dir() or catalog.is_artifact(model):
             found = artifacts_of(Path(model), runtime, precisions)
-            shapes, by_target = _named_shapes(input_shape), dict.fromkeys((p.target for p in places), found)
+            shapes, by_target = named_shapes(input_shape), dict.fromkeys((p.target for p in places), found)
         else:
             by_target = {}
             for wanted in dict.fromkeys(p.target for p in places):
                 request = make_request(
                     *(model, None, set_, weights, input_shape, target or wanted, calibration_data, min_sqnr_db),
-                    *(_formats_of(runtime), precision, False),
+                    *(formats_of(runtime), precision, False),
                 )
                 by_target[wanted] = exported(request, progress)
         jobs = []
@@ -114,14 +130,17 @@ def profile(
                 cool_down=cool_down,
             )
             jobs.append(Job(place, tuple(by_target[place.target]), settings))
-        fleet = Fleet(jobs, conditions, progress)
+        fleet = Fleet(jobs, conditions, progress, started)
         try:
             fleet.run()
         finally:  # what was measured before something failed is shown all the same
             results = fleet.results()
             view = View(by=by, depth=depth, top=top, width=display.width(sys.stdout))
-            text = reports.render(results, format, view) if results else ""
-            deliver(text, destination)
+            try:
+                deliver(reports.render(results, format, view) if results else "", destination)
+            finally:
+                if history:
+                    keep(results, database)
 
 
 def exported(request: Any, progress: Any) -> list[Any]:
@@ -159,7 +178,7 @@ def artifacts_of(path: Path, runtime: str | None, precisions: Sequence[str]) -> 
     return found
 
 
-def _formats_of(runtime: str | None) -> str:
+def formats_of(runtime: str | None) -> str:
     from edgeport.kit import RUNTIME_OF, RUNTIMES
 
     if runtime is None:
@@ -168,7 +187,7 @@ def _formats_of(runtime: str | None) -> str:
     return next(suffix.lstrip(".") for suffix, name in RUNTIME_OF.items() if name == runtime)
 
 
-def _named_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def named_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """NAME=1,3,64,64, or the sizes alone for a model of one input (under the name "")."""
     shapes = {}
     for text in texts:

@@ -1,6 +1,7 @@
 """From a network to a folder of verified files and its manifest."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import re
@@ -19,14 +20,14 @@ from torch.utils import _pytree
 from edgeport import chatter, files, formats, graph
 from edgeport.catalog import Factory
 from edgeport.errors import EdgeportError, ExportError, ModelFileError
-from edgeport.export import calibrate, capture, verify
+from edgeport.export import cache, calibrate, capture, verify
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
-from edgeport.export.job import Job
+from edgeport.export.job import Converted, Job
 from edgeport.export.manifest import MANIFEST, read_manifest
 from edgeport.progress import Progress
-from edgeport.records import SCHEMA, Artifact, Manifest, Model, Preprocessing, TensorInfo, Verification
+from edgeport.records import SCHEMA, Artifact, Manifest, Model, Preprocessing, Rewrite, TensorInfo, Verification
 from edgeport.runner import Runner
 
 LOG = "export.log"
@@ -55,6 +56,8 @@ class Request(msgspec.Struct, frozen=True):
     calibration_data: Path | None = None
     min_sqnr_db: float = 10.0
     optimize: bool = True
+    calibration_method: str = "auto"
+    max_layers_float: int = 0
 
 
 def export(request: Request, folder: Path, runner: Runner, progress: Progress) -> Manifest:
@@ -68,19 +71,27 @@ def export(request: Request, folder: Path, runner: Runner, progress: Progress) -
 
 
 def export_cached(request: Request, runner: Runner, progress: Progress) -> Path:
-    """The folder of an export with the same network, weights, samples, options and versions: made only once."""
-    cache = files.cache_folder("exports")
+    """The folder of an export with the same network, weights, samples, options and versions: made only once.
+
+    It stays until this process ends, at least.
+    """
+    kept = files.cache_folder("exports")
     log = files.cache_folder("logs") / f"{request.name}.log"  # outlives a failed export, whose folder goes
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as temporary:
+    with tempfile.TemporaryDirectory(dir=kept, prefix=".new-") as temporary:
         made = Path(temporary) / "export"
         with _session(request, made, progress, log) as session:
             session.prepare()
-            folder = cache / session.identity()
-            if (folder / MANIFEST).is_file():
-                return folder
+            folder = kept / session.identity()
+            with cache.locked(kept):
+                if (folder / MANIFEST).is_file():
+                    return cache.hold(folder)
             session.convert(runner)
-        shutil.rmtree(folder, ignore_errors=True)
-        made.replace(folder)
+        with cache.locked(kept):
+            if not (folder / MANIFEST).is_file():  # another process may have been quicker
+                shutil.rmtree(folder, ignore_errors=True)
+                made.replace(folder)
+            cache.hold(folder)
+            cache.prune(kept)
         return folder
 
 
@@ -131,18 +142,27 @@ class _Session:
         request = self.request
         parts = [
             *(self.captured.identity(), self.samples.record().sha256, request.name, request.target, request.int8_io),
-            *(request.min_sqnr_db, request.formats, request.precisions, sorted(_versions().items()), SCHEMA),
+            *(
+                request.calibration_method,
+                request.max_layers_float,
+                request.min_sqnr_db,
+                request.formats,
+                request.precisions,
+                sorted(_versions().items()),
+                SCHEMA,
+            ),
+            _code(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
     def convert(self, runner: Runner) -> Manifest:
         """Runs the converters side by side, verifies each file as it comes, and writes the folder."""
-        program = capture.program(self.captured)
+        program = capture.program(self.captured.graph, self.captured.inputs)
         job = self._job()
         if "tflite" in self.request.formats:
             self.converters.append(Tflite(program, self.captured.graph, self.log))
         if "onnx" in self.request.formats:
-            self.converters.append(Onnx(program))
+            self.converters.append(Onnx(program, self.captured))
         self._reference = self._run_network()
         pool = ThreadPoolExecutor(len(self.converters))
         futures = [pool.submit(self._collect, converter, job, runner) for converter in self.converters]
@@ -163,6 +183,8 @@ class _Session:
             input_names=self.captured.input_names,
             output_names=self.captured.output_names,
             optimize=request.optimize,
+            method=request.calibration_method,
+            max_layers_float=request.max_layers_float,
         )
         try:
             np.savez(self.work / "samples.npz", **dict(zip(job.input_names, self.samples.arrays, strict=True)))  # type: ignore[arg-type]
@@ -176,11 +198,11 @@ class _Session:
         step = f"{converter.format} {pending[0]}"
         try:
             self.progress.started(step)
-            for precision, path in converter.convert(job):
-                step = f"{converter.format} {precision}"
+            for converted in converter.convert(job):
+                step = f"{converter.format} {converted.precision}"
                 if step in expected:
-                    self._accept(step, path, precision, runner)
-                pending.remove(precision)
+                    self._accept(step, converted, runner)
+                pending.remove(converted.precision)
                 if pending:
                     step = f"{converter.format} {pending[0]}"
                     self.progress.started(step)
@@ -191,8 +213,9 @@ class _Session:
         except OSError as e:
             self._fail(step, files.reason(e))
 
-    def _accept(self, step: str, path: Path, precision: str, runner: Runner) -> None:
+    def _accept(self, step: str, converted: Converted, runner: Runner) -> None:
         """Verifies a converted file; notes it, or why it is not accepted."""
+        path, precision = converted.path, converted.precision
         self.progress.advanced(step, "verifying")
         outputs = verify.run_artifact(runner, path, self.samples.arrays)
         verification = verify.compare(self._reference, outputs)
@@ -211,6 +234,7 @@ class _Session:
             outputs=found.outputs,
             verification=verification,
             opset=found.opset,
+            quantized=converted.quantized,
         )
         self.made.append((path, artifact))
         self.progress.finished(step, _figures(verification))
@@ -233,11 +257,13 @@ class _Session:
         """PyTorch's outputs for the samples, float64, one array (samples, ...) an output."""
         rows, threads = [], torch.get_num_threads()
         torch.set_num_threads(1)  # the converters have the other cores; more threads wait for each other then
-        with torch.no_grad():
-            for sample in zip(*self.samples.arrays, strict=True):
-                made = self.captured.network(*(torch.from_numpy(a.copy()) for a in sample))  # it may write to them
-                rows.append([t.to(torch.float64).numpy() for t in _pytree.tree_leaves(made)])
-        torch.set_num_threads(threads)
+        try:
+            with torch.no_grad():
+                for sample in zip(*self.samples.arrays, strict=True):
+                    made = self.captured.network(*(torch.from_numpy(a.copy()) for a in sample))  # it may write to them
+                    rows.append([t.to(torch.float64).numpy() for t in _pytree.tree_leaves(made)])
+        finally:
+            torch.set_num_threads(threads)
         return [np.stack(output) for output in zip(*rows, strict=True)]
 
     def _write(self) -> Manifest:
@@ -275,23 +301,42 @@ class _Session:
             versions=_versions(),
             artifacts=tuple(artifact for _, artifact in self.made),
             preprocessing=self.preprocessing,
-            passes=captured.passes,
+            passes=(*captured.passes, *self._own_passes()),
         )
-        return msgspec.structs.replace(fresh, artifacts=(*fresh.artifacts, *_still_valid(self.folder, fresh)))
+        return _with_earlier(self.folder, fresh)
+
+    def _own_passes(self) -> Iterator[Rewrite]:
+        """Those of the converters, of whose files one is written."""
+        formats_made = {artifact.format for _, artifact in self.made}
+        for converter in self.converters:
+            for rewrite in converter.passes if converter.format in formats_made else ():
+                yield msgspec.structs.replace(rewrite, formats=(converter.format,))
 
 
-def _still_valid(folder: Path, fresh: Manifest) -> Iterator[Artifact]:
-    """Files of an earlier export of the very same network into this folder, which this one did not make anew."""
+def _with_earlier(folder: Path, fresh: Manifest) -> Manifest:
+    """With the files of an earlier export of the very same network into this folder, which this one did not make."""
     try:
         earlier = read_manifest(folder)
     except ModelFileError:
-        return
-    same = msgspec.structs.replace(earlier, artifacts=fresh.artifacts) == fresh
+        return fresh
+    if _without_files(earlier) != _without_files(fresh):
+        return fresh
     made = {a.file for a in fresh.artifacts}
-    for artifact in earlier.artifacts if same else ():
-        path = folder / artifact.file
-        if artifact.file not in made and path.is_file() and files.sha256(path) == artifact.sha256:
-            yield artifact
+    kept = [a for a in earlier.artifacts if a.file not in made and _is_whole(folder, a)]
+    other = {a.format for a in kept} - {a.format for a in fresh.artifacts}
+    passes = [p for p in earlier.passes if p.formats != graph.FORMATS and other.issuperset(p.formats)]
+    return msgspec.structs.replace(fresh, artifacts=(*fresh.artifacts, *kept), passes=(*fresh.passes, *passes))
+
+
+def _without_files(manifest: Manifest) -> Manifest:
+    """What is said of the network, and what was done to it for all formats alike."""
+    shared = tuple(p for p in manifest.passes if p.formats == graph.FORMATS)
+    return msgspec.structs.replace(manifest, artifacts=(), passes=shared)
+
+
+def _is_whole(folder: Path, artifact: Artifact) -> bool:
+    path = folder / artifact.file
+    return path.is_file() and files.sha256(path) == artifact.sha256
 
 
 def _images(preprocessing: Preprocessing | None) -> str:
@@ -348,6 +393,15 @@ def _mentioned(graph: torch.fx.Graph, text: str) -> list[torch.fx.Node]:
         if name.count(".") >= 1 and re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text):
             found.append(node)
     return found
+
+
+@functools.cache
+def _code() -> str:
+    """A hash of edgeport's own code that exports: what was made by another version of it is made anew."""
+    root, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(p for part in ("export", "graph", "formats") for p in (root / part).glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Makes the network, loads its weights, and captures it once as a graph that all converters share."""
 
+import copy
 import hashlib
 import inspect
 import re
@@ -22,13 +23,15 @@ SEED = 0
 
 
 class Captured(msgspec.Struct, frozen=True):
-    """network: as the user wrote it, in evaluation mode. graph: flat tensors in, a tuple of tensors out.
+    """network: as the user wrote it, in evaluation mode. graph: flat tensors in, a tuple of tensors out, rewritten by
+    the passes for all formats; plain: the same before any pass.
 
     inputs: example tensors (batch of the shape asked for); names are the forward arguments'.
     """
 
     network: nn.Module
     graph: torch.fx.GraphModule
+    plain: torch.fx.GraphModule
     inputs: tuple[Tensor, ...]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
@@ -73,10 +76,12 @@ def capture(network: nn.Module, inputs: Sequence[Tensor], passes: Collection[str
     gm = program.module(check_guards=False)
     output_names = _output_names(program)
     _flatten(gm)
-    rewrites = graph.run_passes(gm, graph.FORMATS, passes)
+    plain = copy.deepcopy(gm)
+    rewrites = graph.run_passes(gm, graph.FORMATS, only=passes)
     return Captured(
         network=network,
         graph=gm,
+        plain=plain,
         inputs=inputs,
         input_names=tuple(n.name for n in gm.graph.nodes if n.op == "placeholder"),
         output_names=output_names,
@@ -86,10 +91,10 @@ def capture(network: nn.Module, inputs: Sequence[Tensor], passes: Collection[str
     )
 
 
-def program(captured: Captured) -> torch.export.ExportedProgram:
-    """The graph as the converters take it."""
+def program(gm: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    """A graph as the converters take it."""
     with torch.no_grad():
-        return torch.export.export(captured.graph, captured.inputs)
+        return torch.export.export(gm, inputs)
 
 
 def module_path(node: torch.fx.Node) -> str:

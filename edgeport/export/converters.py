@@ -13,7 +13,10 @@ import torch
 
 from edgeport import graph
 from edgeport.errors import ExportError, causes
-from edgeport.export.job import Job
+from edgeport.export import capture
+from edgeport.export.capture import Captured
+from edgeport.export.job import Converted, Job
+from edgeport.records import Quantized, Rewrite
 
 
 class ConverterError(ExportError):
@@ -25,12 +28,13 @@ class ConverterError(ExportError):
 
 
 class Converter(Protocol):
-    """format: of the files that it makes."""
+    """format: of the files that it makes. passes: what it rewrote for them alone, once they are converted."""
 
     format: str
+    passes: tuple[Rewrite, ...]
 
-    def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
-        """(precision, file) as each is written, fp32 first. Raises ConverterError."""
+    def convert(self, job: Job) -> Iterator[Converted]:
+        """Each file as it is written, fp32 first. Raises ConverterError."""
         ...
 
     def stop(self) -> None:
@@ -43,19 +47,29 @@ class Onnx:
 
     format = "onnx"
 
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        self._program = program
+    def __init__(self, program: torch.export.ExportedProgram, captured: Captured) -> None:
+        self._program, self._captured = program, captured
+        self.passes: tuple[Rewrite, ...] = ()
 
-    def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
+    def convert(self, job: Job) -> Iterator[Converted]:
         try:
             from edgeport.export import onnx
 
-            yield from onnx.convert(job, self._program)
+            yield from onnx.convert(job, self._program, self._int8_program)
         except Exception as e:  # converters raise what they like
             raise ConverterError(causes(e)) from e
 
     def stop(self) -> None:
         pass
+
+    def _int8_program(self, job: Job) -> torch.export.ExportedProgram | None:
+        """Of the graph for int8, where that is another one than for floats."""
+        if not job.optimize or job.target != "x86":
+            return None
+        gm = copy.deepcopy(self._captured.plain)
+        passes = graph.run_passes(gm, graph.FORMATS, graph.INT8_ONNX_X86)
+        self.passes = tuple(p for p in passes if p.formats == graph.INT8_ONNX_X86)
+        return capture.program(gm, self._captured.inputs) if any(p.changes for p in self.passes) else None
 
 
 class Tflite:
@@ -68,15 +82,16 @@ class Tflite:
     def __init__(self, program: torch.export.ExportedProgram, gm: torch.fx.GraphModule, log: Path) -> None:
         self._program, self._graph, self._log = program, gm, log
         self._workers: list[subprocess.Popen[str]] = []
+        self.passes: tuple[Rewrite, ...] = ()
 
-    def convert(self, job: Job) -> Iterator[tuple[str, Path]]:
+    def convert(self, job: Job) -> Iterator[Converted]:
         if not self._lower(job):
             torch.export.save(self._program, job.graph)
-            self._work("convert", job)
-        yield "fp32", job.folder / "fp32.tflite"
+            self.passes = msgspec.json.decode(self._work("convert", job), type=tuple[Rewrite, ...])
+        yield Converted("fp32", job.folder / "fp32.tflite")
         if "int8" in job.precisions:
-            self._work("quantize", job)
-            yield "int8", job.folder / "int8.tflite"
+            quantized = msgspec.json.decode(self._work("quantize", job), type=Quantized)
+            yield Converted("int8", job.folder / "int8.tflite", quantized)
 
     def stop(self) -> None:
         for worker in self._workers:
@@ -89,7 +104,7 @@ class Tflite:
 
         try:
             gm = copy.deepcopy(self._graph)  # the passes for TFLite are not for others
-            graph.run_passes(gm, ("tflite",), None if job.optimize else ())
+            passes = graph.run_passes(gm, ("tflite",), only=None if job.optimize else ())
             data = Lowering(gm).run(job.input_names, job.output_names)
         except UnsupportedError as e:
             self._note(f"converted by litert-torch, because edgeport's own lowering does not know {e}")
@@ -98,14 +113,15 @@ class Tflite:
             self._note(f"converted by litert-torch, because edgeport's own lowering failed:\n{traceback.format_exc()}")
             return False
         (job.folder / "fp32.tflite").write_bytes(data)
+        self.passes = passes
         return True
 
     def _note(self, text: str) -> None:
         with self._log.open("a", encoding="utf-8") as log:
             log.write(f"{text}\n")
 
-    def _work(self, task: str, job: Job) -> None:
-        """Runs one task of edgeport.export.worker. Raises ConverterError."""
+    def _work(self, task: str, job: Job) -> str:
+        """Runs one task of edgeport.export.worker: its answer. Raises ConverterError."""
         worker = subprocess.Popen(
             [sys.executable, "-m", "edgeport.export.worker", task, msgspec.json.encode(job).decode(), str(self._log)],
             stdin=subprocess.DEVNULL,
@@ -118,3 +134,4 @@ class Tflite:
         if worker.returncode:
             ended = f"its process ended with exit code {worker.returncode}; the log is {self._log}"
             raise ConverterError(msgspec.json.decode(said) if said else [ended])
+        return said

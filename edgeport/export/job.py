@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edgeport.records import Quantized
+
 
 class Job(msgspec.Struct, frozen=True):
     """directory holds graph.pt2 and samples.npz, and receives the converter's files."""
@@ -17,6 +19,8 @@ class Job(msgspec.Struct, frozen=True):
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     optimize: bool = True
+    method: str = "auto"
+    max_layers_float: int = 0
 
     @property
     def folder(self) -> Path:
@@ -30,3 +34,11 @@ class Job(msgspec.Struct, frozen=True):
         """One array an input, (samples, *shape)."""
         with np.load(self.folder / "samples.npz") as archive:
             return [archive[name] for name in self.input_names]
+
+
+class Converted(msgspec.Struct, frozen=True):
+    """A file that a converter has written."""
+
+    precision: str
+    path: Path
+    quantized: Quantized | None = None

@@ -10,20 +10,22 @@ from ai_edge_litert.tools import flatbuffer_utils
 from edgeport import graph
 from edgeport.export.job import Job
 from edgeport.formats.names import operator_name
+from edgeport.records import Rewrite
 
 
-def run(job: Job) -> None:
-    """Writes fp32.tflite from graph.pt2."""
+def run(job: Job) -> tuple[Rewrite, ...]:
+    """Writes fp32.tflite from graph.pt2. What it rewrote before that."""
     torch.set_num_threads(1)
     program = torch.export.load(job.graph)
     captured = program.module(check_guards=False)
     gm = torch.fx.GraphModule(captured, captured.graph)  # without its checks of the shapes that are about to change
-    graph.run_passes(gm, ("litert-torch",))
+    rewrites = graph.run_passes(gm, ("litert-torch",))
     example = tuple(_channels_last(t) for t in program.example_inputs[0])
     converted = converter.convert(gm, example)
     model = flatbuffer_utils.read_model_from_bytearray(converted.model_content())
     _rename(model, _paths_by_scope(gm), job)
     (job.folder / "fp32.tflite").write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return rewrites
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from edgeport.export.capture import module_path
 from edgeport.export.flatbuffer import Builder
 from edgeport.export.layout import NHWC, Order
 from edgeport.formats.names import operator_name
+from edgeport.graph._nodes import argument, fixed_shape, pair
 from edgeport.graph._state import get_state
 
 aten = torch.ops.aten
@@ -148,10 +149,10 @@ class Lowering:
 
 
 def shape_of(node: Node) -> tuple[int, ...]:
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or not all(isinstance(d, int) for d in value.shape):
+    shape = fixed_shape(node.meta.get("val"))
+    if shape is None:
         raise UnsupportedError(f"{node.name}, whose shape is not fixed")
-    return tuple(value.shape)
+    return shape
 
 
 def dtype_of(node: Node) -> str:
@@ -167,14 +168,6 @@ def as_array(state: torch.Tensor) -> NDArray[Any]:
     return array.astype(np.int32) if array.dtype == np.int64 else array
 
 
-def argument(node: Node, position: int, default: Any = None) -> Any:
-    """A positional argument by its place in the operator's schema, wherever it was written."""
-    if len(node.args) > position:
-        return node.args[position]
-    name = node.target._schema.arguments[position].name  # type: ignore[union-attr]
-    return node.kwargs.get(name, default)
-
-
 def bias_of(lowering: Lowering, node: Node) -> torch.Tensor | None:
     """The constant bias of a convolution or linear layer, if it has one."""
     bias = argument(node, 2)
@@ -188,11 +181,6 @@ def need_image(node: Node) -> None:
     """Raises UnsupportedError for an input without a batch, whose channels are not where the rule looks for them."""
     if len(shape_of(node)) != 4:
         raise UnsupportedError(f"{node.target} of {len(shape_of(node))} dimensions")
-
-
-def pair(value: Any) -> tuple[int, int]:
-    first, second = value if len(value) == 2 else (value[0], value[0])
-    return int(first), int(second)
 
 
 # Convolutions and products

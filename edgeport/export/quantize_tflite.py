@@ -1,53 +1,163 @@
 """fp32.tflite -> int8.tflite by ai-edge-quantizer: static, weights int8 per channel, activations int8."""
 
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.tools import flatbuffer_utils
+from ai_edge_quantizer import qtyping, quantizer, recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
-from ai_edge_quantizer.calibrator import CalibrationMode
-from ai_edge_quantizer.utils import qsv_utils
 
 from edgeport import formats
-from edgeport.export import ranges
+from edgeport.export import quantization
 from edgeport.export.job import Job
+from edgeport.export.quantization import Array, Layer, Sample
+from edgeport.export.ranges import Range, Tensors
+from edgeport.formats.tflite import CHANNEL_AXIS
+from edgeport.records import Quantized
 
-SIGNATURE = "serving_default"
 EVERYTHING = ".*"
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+NONE, RELU = schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU
 
 
-def run(job: Job) -> None:
-    """Inputs and outputs stay floats unless the job asks otherwise."""
-    data = (job.folder / "fp32.tflite").read_bytes()
-    quantize = quantizer.Quantizer(data, recipe.static_wi8_ai8())
-    if not job.int8_io:
-        for edge in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-            quantize.update_quantization_recipe(EVERYTHING, edge, algorithm_key=AlgorithmName.NO_QUANTIZE)
+def run(job: Job) -> Quantized:
+    """Writes int8.tflite. Inputs and outputs stay floats unless the job asks otherwise."""
     arrays = [a.transpose(0, 1, 3, 4, 2) if a.ndim == 5 else a for a in job.samples()]
-    samples = [dict(zip(job.input_names, map(np.ascontiguousarray, s), strict=True)) for s in zip(*arrays, strict=True)]
-    manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(quantize.get_quantization_recipe())
-    # The quantizer's own calibrate() keeps a moving average, which forgets the extremes of all but the first samples.
-    extremes = calibrator.Calibrator(
-        data, num_threads=1, mode=CalibrationMode.CALIBRATION_PROFILER_BASED, qsv_update_func=qsv_utils.min_max_update
-    )
-    extremes.calibrate({SIGNATURE: samples}, manager)
-    found = extremes.get_model_qsvs()
-    if job.optimize:
-        _share_ranges(found, job)
-    quantized = quantize.quantize(found, enable_progress_report=False).quantized_model
-    (job.folder / "int8.tflite").write_bytes(quantized)
+    samples = [tuple(map(np.ascontiguousarray, sample)) for sample in zip(*arrays, strict=True)]
+    return quantization.run(TfliteFile(job), samples, job.method, job.optimize, job.max_layers_float)
 
 
-def _share_ranges(found: dict[str, dict[str, np.ndarray[Any, Any]]], job: Job) -> None:
-    """found: of each tensor the smallest and the largest value, arrays of one element."""
-    graph = formats.read(job.folder / "fp32.tflite")
-    known = {name: name.rpartition("#")[0] for name in graph.tensors}  # the reader numbers them
-    given = {
-        name: (float(found[plain]["min"].min()), float(found[plain]["max"].max()))
-        for name, plain in known.items()
-        if plain in found and found[plain]["min"].size == 1
-    }
-    for name, (low, high) in ranges.shared(graph, given).items():
-        entry = found[known[name]]
-        entry["min"], entry["max"] = np.full_like(entry["min"], low), np.full_like(entry["max"], high)
+class TfliteFile:
+    """Tensors go by the names that formats.read gives them: the file's own, #, and their number."""
+
+    channel_axis = CHANNEL_AXIS
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        source = job.folder / "fp32.tflite"
+        self.graph = formats.read(source)
+        self._model = flatbuffer_utils.read_model(str(source))
+        self._tensors = self._model.subgraphs[0].tensors
+        self._data: bytes | None = source.read_bytes()
+        self.output_names = [self._name(i) for i in self._model.subgraphs[0].outputs]
+        self._known = {name.rpartition("#")[0]: name for name in self.graph.tensors}
+
+    def layers(self) -> list[Layer]:
+        found = []
+        for node, op in zip(self.graph.nodes, self._model.subgraphs[0].operators, strict=True):
+            constants = node.inputs[1:]
+            if node.kind not in LAYERS or not all(self.graph.tensors[name].constant for name in constants):
+                continue
+            activation, depthwise = op.builtinOptions.fusedActivationFunction, node.kind == "DEPTHWISE_CONV_2D"
+            found.append(
+                Layer(
+                    name=node.name,
+                    input=node.inputs[0],
+                    output=node.outputs[0],
+                    weight=constants[0],
+                    bias=constants[1] if len(constants) > 1 else "",
+                    channel_axis=CHANNEL_AXIS if depthwise else 0,
+                    depthwise=depthwise,
+                    linear=activation == NONE,
+                    homogeneous=activation in (NONE, RELU),
+                    madds=node.madds or 0,
+                )
+            )
+        return found
+
+    def constant(self, name: str) -> Array:
+        tensor, buffer = self._buffer(name)
+        return np.frombuffer(bytes(buffer.data), np.float32).reshape(tensor.shape)
+
+    def set_constant(self, name: str, value: Array) -> None:
+        _, buffer = self._buffer(name)
+        buffer.data = np.frombuffer(np.ascontiguousarray(value, np.float32).tobytes(), np.uint8)
+        self._data = None
+
+    def tensors(self, samples: Sequence[Sample]) -> Iterator[Tensors]:
+        yield from self._computed(self._bytes(), samples)
+
+    def quantize(self, found: Mapping[str, Range], floats: Sequence[str]) -> Path:
+        quantize = quantizer.Quantizer(self._bytes(), recipe.static_wi8_ai8())
+        if not self._job.int8_io:
+            for edge in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+                quantize.update_quantization_recipe(EVERYTHING, edge, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        for name in floats:
+            quantize.update_quantization_recipe(
+                f"^{re.escape(name)}(;|$)",
+                qtyping.TFLOperationName.ALL_SUPPORTED,
+                algorithm_key=AlgorithmName.NO_QUANTIZE,
+            )
+        ranges = {name.rpartition("#")[0]: self._extremes(name, *found[name]) for name in found}
+        made = quantize.quantize(ranges, enable_progress_report=False).quantized_model
+        path = self._job.folder / "int8.tflite"
+        path.write_bytes(made)
+        return path
+
+    def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
+        interpreter = Interpreter(str(path), num_threads=1)
+        interpreter.allocate_tensors()
+        details = interpreter.get_output_details()
+        made = []
+        for sample in samples:
+            self._invoke(interpreter, sample)
+            arrays = [_real(interpreter.get_tensor(d["index"]), d) for d in details]
+            made.append(np.concatenate([array.ravel() for array in arrays]))
+        return made
+
+    def quantized_tensors(self, path: Path, samples: Sequence[Sample]) -> Iterator[Tensors]:
+        yield from self._computed(path.read_bytes(), samples)
+
+    def _bytes(self) -> bytes:
+        if self._data is None:
+            self._data = bytes(flatbuffer_utils.convert_object_to_bytearray(self._model))
+        return self._data
+
+    def _name(self, i: int) -> str:
+        return f"{self._tensors[i].name.decode()}#{i}"
+
+    def _buffer(self, name: str) -> tuple[Any, Any]:
+        tensor = self._tensors[int(name.rpartition("#")[2])]
+        return tensor, self._model.buffers[tensor.buffer]
+
+    def _extremes(self, name: str, low: float, high: float) -> dict[str, Array]:
+        shape = [1] * len(self.graph.tensors[name].shape or ())
+        return {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
+
+    def _computed(self, data: bytes, samples: Sequence[Sample]) -> Iterator[Tensors]:
+        """All tensors of numbers that are no constants, as real numbers, without a delegate that would hide them."""
+        interpreter = Interpreter(
+            model_content=data,
+            num_threads=1,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+        shown = [d for d in interpreter.get_tensor_details() if self._is_shown(d)]
+        for sample in samples:
+            self._invoke(interpreter, sample)
+            yield {self._known[d["name"]]: _real(interpreter.get_tensor(d["index"]), d) for d in shown}
+
+    def _is_shown(self, details: Mapping[str, Any]) -> bool:
+        name = self._known.get(details["name"])
+        if name is None or self.graph.tensors[name].constant or self.graph.tensors[name].dtype != "float32":
+            return False
+        return bool(details["dtype"] == np.float32 or details["quantization"][0])
+
+    def _invoke(self, interpreter: Interpreter, sample: Sample) -> None:
+        for details, array in zip(interpreter.get_input_details(), sample, strict=True):
+            scale, zero = details["quantization"]
+            limits = np.iinfo(details["dtype"]) if scale else None
+            stored = np.clip(np.round(array / scale) + zero, limits.min, limits.max) if limits else array
+            interpreter.set_tensor(details["index"], stored.astype(details["dtype"]))
+        interpreter.invoke()
+
+
+def _real(array: Array, details: Mapping[str, Any]) -> Array:
+    scale, zero = details["quantization"]
+    return (array.astype(np.float32) - zero) * np.float32(scale) if scale else array

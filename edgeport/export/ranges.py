@@ -1,15 +1,27 @@
-"""Ranges of int8 tensors that must be one, so that nothing is requantised on the way.
+"""Ranges of int8 tensors: found from the values that they take, and widened to one where they must be one.
 
 Operators that only move numbers, or pick some (slice, concat, padding with zero, max pooling), work on integers as they
 are if what goes in and what comes out have one scale. So all tensors that such operators connect get the widest range
 among them; no information is lost that a concat, whose result has that range, would not have lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeport.formats.graph import Graph
 
 Range = tuple[float, float]
+Tensors = Mapping[str, NDArray[Any]]
+
+BINS = 2048
+LEVELS = 256
+MOST_VALUES = 1 << 15  # of a tensor and sample that are counted; the extremes are those of all
+TAIL = 0.5e-4  # the share of values that "percentile" cuts off at each end
+FRACTIONS = np.linspace(0.3, 1.0, 36)  # of the whole range, that "mse" chooses from
 
 MOVERS = {
     *("concat", "concatenation", "split", "splitv", "slice", "stridedslice", "pad", "maxpool", "maxpool2d"),
@@ -37,3 +49,69 @@ def shared(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
         known = widest.get(find(name), (low, high))
         widest[find(name)] = min(low, known[0]), max(high, known[1])
     return {name: widest[find(name)] for name in ranges}
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """How often a tensor's values fall into each of equal bins between its smallest and largest one."""
+
+    low: float
+    high: float
+    counts: NDArray[Any]
+
+    def centres(self) -> NDArray[Any]:
+        return np.asarray(self.low + (np.arange(BINS) + 0.5) * (self.high - self.low) / BINS)
+
+    def candidates(self) -> Iterator[Range]:
+        """The whole range, cut at both ends alike; zero stays in it."""
+        for fraction in FRACTIONS:
+            yield min(self.low, 0.0) * fraction, max(self.high, 0.0) * fraction
+
+
+def spreads(samples: Callable[[], Iterable[Tensors]], counted: bool = True) -> dict[str, Spread]:
+    """samples: gives the tensors of each sample by name; called twice if values between the extremes are counted."""
+    extremes: dict[str, Range] = {}
+    for tensors in samples():
+        for name, values in tensors.items():
+            low, high = extremes.get(name, (np.inf, -np.inf))
+            extremes[name] = min(low, float(values.min())), max(high, float(values.max()))
+    counts = {name: np.zeros(BINS, np.int64) for name in extremes}
+    for tensors in samples() if counted else ():
+        for name, values in tensors.items():
+            low, high = extremes[name]
+            flat = values.ravel()[:: 1 + values.size // MOST_VALUES]
+            bins = (flat - low) * (BINS / (high - low)) if high > low else np.zeros_like(flat)
+            counts[name] += np.bincount(np.minimum(bins.astype(np.int64), BINS - 1), minlength=BINS)
+    return {name: Spread(*extremes[name], counts[name]) for name in extremes}
+
+
+def min_max(spread: Spread) -> Range:
+    """All values that the samples have."""
+    return spread.low, spread.high
+
+
+def percentile(spread: Spread) -> Range:
+    """All but the outermost 0.005% at each end."""
+    shares, edges = np.cumsum(spread.counts) / spread.counts.sum(), np.linspace(spread.low, spread.high, BINS + 1)
+    first, last = np.searchsorted(shares, (TAIL, 1 - TAIL))
+    return float(edges[first]), float(edges[min(last + 1, BINS)])
+
+
+def mse(spread: Spread) -> Range:
+    """The least mean square of what rounding (a uniform error, step^2 / 12) and clipping lose."""
+    centres = spread.centres()
+
+    def loss(candidate: Range) -> float:
+        low, high = candidate
+        clipped = np.square(centres - np.clip(centres, low, high)) @ spread.counts
+        return float(clipped + spread.counts.sum() * ((high - low) / (LEVELS - 1)) ** 2 / 12)
+
+    return min(spread.candidates(), key=loss)
+
+
+# Needs nothing but the extremes, which are quicker to find.
+EXTREMES = "min-max"
+METHODS: dict[str, Callable[[Spread], Range]] = {
+    EXTREMES: min_max,
+    "percentile": percentile,
+    "mse": mse,
+}

@@ -1,13 +1,14 @@
 """TFLite work in a process of its own: `python -m edgeport.export.worker convert|quantize JOB LOG`.
 
-What the libraries print goes to the log; standard output holds nothing, or the errors as a JSON list. A library that
-crashes takes nothing with it.
+What the libraries print goes to the log; standard output holds what the task returns as JSON, or the errors as a JSON
+list. A library that crashes takes nothing with it.
 """
 
 import importlib
 import os
 import sys
 import traceback
+from typing import Any, TextIO
 
 import msgspec
 
@@ -24,13 +25,17 @@ def main(task: str, job: str, log: str) -> int:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     try:
-        importlib.import_module(TASKS[task]).run(msgspec.json.decode(job, type=Job))
+        result = importlib.import_module(TASKS[task]).run(msgspec.json.decode(job, type=Job))
     except Exception as e:  # converters raise what they like; the log has the traceback, the parent makes the message
         traceback.print_exc()
-        answers.write(msgspec.json.encode(causes(e)).decode())
-        answers.flush()
-        return 1
-    return 0
+        return _answer(answers, causes(e), 1)
+    return _answer(answers, result, 0)
+
+
+def _answer(answers: TextIO, what: Any, code: int) -> int:
+    answers.write(msgspec.json.encode(what).decode())
+    answers.flush()
+    return code
 
 
 if __name__ == "__main__":

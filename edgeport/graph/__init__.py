@@ -1,7 +1,8 @@
 """Exact rewrites of a captured graph, one a file, each found by its file's name.
 
-A pass is a module with FORMATS (the formats, or the one converter, that it serves), ORDER (passes run from low to high)
-and run(gm), which rewrites the graph in place and returns how much it changed. Outputs stay equal within float error.
+A pass is a module with FORMATS (the formats that it serves, or one converter, or one kind of file), ORDER (passes run
+from low to high) and run(gm), which rewrites the graph in place and returns how much it changed. Outputs stay equal
+within float error.
 """
 
 import importlib
@@ -14,6 +15,7 @@ import torch.fx
 from edgeport.records import Rewrite
 
 FORMATS = ("onnx", "tflite")
+INT8_ONNX_X86 = ("onnx-int8-x86",)
 # Converters need it; all others only make the graph better.
 REQUIRED = ("make_functional",)
 
@@ -26,19 +28,19 @@ def passes() -> list[ModuleType]:
 
 
 def run_passes(
-    gm: torch.fx.GraphModule, formats: tuple[str, ...], only: Collection[str] | None = None
+    gm: torch.fx.GraphModule, *served: tuple[str, ...], only: Collection[str] | None = None
 ) -> tuple[Rewrite, ...]:
-    """Runs the passes that serve exactly these formats; `only` those of these names."""
+    """Runs the passes that serve exactly one of these; `only` those of these names."""
     done = []
     for module in passes():
         name = module.__name__.rpartition(".")[2]
-        if formats == module.FORMATS and (only is None or name in only):
+        if module.FORMATS in served and (only is None or name in only):
             before = _count(gm)
             changes = int(module.run(gm))
             gm.graph.lint()
             gm.recompile()
             what = " ".join((module.__doc__ or "").split("\n\n")[0].split())
-            done.append(Rewrite(name, what, changes, before, _count(gm)))
+            done.append(Rewrite(name, what, module.FORMATS, changes, before, _count(gm)))
     return tuple(done)
 
 

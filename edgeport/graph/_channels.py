@@ -14,6 +14,9 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree
 
+from edgeport.graph._nodes import shape_of
+from edgeport.graph._state import get_state
+
 aten = torch.ops.aten
 
 CHANNELS = 1  # the axis
@@ -70,7 +73,7 @@ class Wiring:
             if not isinstance(argument, Node):
                 return argument
             if argument.op == "get_attr":
-                return get_attribute(gm, argument)
+                return get_state(gm, argument)
             return self._numbers[argument] if argument in self.movers else self._numbered(argument)
 
         args, kwargs = _pytree.tree_map(numbers, (node.args, node.kwargs))
@@ -110,19 +113,6 @@ class Wiring:
             return None
         channel = (heads - firsts[which]) // area
         return [(tensors[t], c) for t, c in zip(which.tolist(), channel.tolist(), strict=True)]
-
-
-def shape_of(node: Node) -> tuple[int, ...]:
-    """() for what is no tensor of fixed shape."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or not all(isinstance(d, int) for d in value.shape):
-        return ()
-    return tuple(value.shape)
-
-
-def get_attribute(gm: GraphModule, node: Node) -> Any:
-    path, _, leaf = str(node.target).rpartition(".")
-    return getattr(gm.get_submodule(path), leaf)
 
 
 def runs(wires: list[Wire]) -> Iterator[tuple[Node, int, int]]:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeport.graph._channels import CHANNELS, shape_of
+from edgeport.graph._channels import CHANNELS
+from edgeport.graph._nodes import argument, shape_of
 from edgeport.graph._state import get_state
 
 aten = torch.ops.aten
@@ -62,7 +63,7 @@ def groups_of(node: Node) -> int:
     """Of a convolution; 1 for a linear layer."""
     if node.target not in CONVOLUTIONS:
         return 1
-    groups = node.args[GROUPS] if len(node.args) > GROUPS else node.kwargs.get("groups", 1)
+    groups = argument(node, GROUPS, 1)
     assert isinstance(groups, int)
     return groups
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeport.graph._channels import CHANNELS, shape_of
+from edgeport.graph._channels import CHANNELS
+from edgeport.graph._nodes import create, pair, shape_of
 from edgeport.graph._state import add_state
 
 FORMATS = ("onnx", "tflite")
@@ -30,7 +31,7 @@ def run(gm: GraphModule) -> int:
 def _replace(gm: GraphModule, pool: Node) -> int:
     given: list[Any] = [*pool.args, *[None] * (7 - len(pool.args))]
     source, kernel, stride, padding, ceil, counts_padding, divisor = given
-    kernel, padding = _pair(kernel), _pair(padding or 0)
+    kernel, padding = pair(kernel), pair(padding or 0)
     if ceil or (counts_padding is False and padding != (0, 0)) or divisor or prod(kernel) > LARGEST:
         return 0
     if prod(shape_of(pool)[2:]) == 1 or pool.kwargs:
@@ -39,14 +40,8 @@ def _replace(gm: GraphModule, pool: Node) -> int:
     value = torch.full((channels, 1, *kernel), 1 / prod(kernel), dtype=pool.meta["val"].dtype)
     weight = add_state(gm, f"{pool.name}_weight", value, pool)
     with gm.graph.inserting_before(pool):
-        args = (source, weight, None, list(_pair(stride or kernel)), list(padding), [1, 1], channels)
-        conv = gm.graph.call_function(aten.conv2d.default, args)
-    conv.meta = dict(pool.meta)
+        args = (source, weight, None, list(pair(stride or kernel)), list(padding), [1, 1], channels)
+        conv = create(gm, pool, aten.conv2d.default, *args)
     pool.replace_all_uses_with(conv)
     gm.graph.erase_node(pool)
     return 1
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return int(values[0]), int(values[-1])

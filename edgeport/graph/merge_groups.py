@@ -7,9 +7,10 @@ that a shuffle before or behind it can be routed away.
 
 from torch.fx import GraphModule, Node
 
-from edgeport.graph._channels import CHANNELS, shape_of
-from edgeport.graph._roles import GROUPS, Role, groups_of, input_of, role_of
-from edgeport.graph._state import add_state, get_state
+from edgeport.graph._channels import CHANNELS
+from edgeport.graph._groups import merge
+from edgeport.graph._nodes import shape_of
+from edgeport.graph._roles import Role, input_of, role_of
 
 FORMATS = ("onnx", "tflite")
 ORDER = 25
@@ -23,22 +24,9 @@ def run(gm: GraphModule) -> int:
     """Returns how many convolutions it merged."""
     found = [n for n in gm.graph.nodes if role_of(gm, n) is Role.MIXES_GROUPS and _is_small(n)]
     for node in found:
-        _merge(gm, node)
+        merge(gm, node)
     return len(found)
 
 
 def _is_small(node: Node) -> bool:
     return max(shape_of(input_of(node))[CHANNELS], shape_of(node)[CHANNELS]) <= LARGEST
-
-
-def _merge(gm: GraphModule, node: Node) -> None:
-    weight, groups = get_state(gm, node.args[1]), groups_of(node)
-    assert weight is not None
-    old = node.args[1]
-    assert isinstance(old, Node)
-    rows, columns = len(weight) // groups, weight.shape[1]
-    whole = weight.new_zeros((len(weight), columns * groups, *weight.shape[2:]))
-    for g in range(groups):
-        mine = slice(g * rows, (g + 1) * rows)
-        whole[mine, g * columns : (g + 1) * columns] = weight[mine]
-    node.args = (node.args[0], add_state(gm, str(old.target), whole, node), *node.args[2:GROUPS], 1)

@@ -3,43 +3,33 @@
 import torch
 from torch.fx import GraphModule, Node
 
+from edgeport.graph._nodes import create, shape_of
+
 FORMATS = ("litert-torch",)
 ORDER = 10
 
+IMAGE = 4  # dimensions
 TO_FIRST, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def run(gm: GraphModule) -> int:
     """Returns how many inputs and outputs it turned."""
-    inputs = [n for n in gm.graph.nodes if n.op == "placeholder" and _dimensions(n) == 4]
+    inputs = [n for n in gm.graph.nodes if n.op == "placeholder" and len(shape_of(n)) == IMAGE]
     for node in inputs:
         with gm.graph.inserting_after(node):
-            turned = _permute(gm, node, TO_FIRST)
+            turned = _permute(gm, node, TO_FIRST, next(iter(node.users), node))
         node.replace_all_uses_with(turned, delete_user_cb=lambda user, t=turned: user is not t)
-        turned.meta["nn_module_stack"] = _first_user_scope(turned)
     output = gm.graph.output_node()
     results = list(output.args[0])  # type: ignore[arg-type]
     turned_outputs = 0
     for i, node in enumerate(results):
-        if isinstance(node, Node) and _dimensions(node) == 4:
+        if isinstance(node, Node) and len(shape_of(node)) == IMAGE:
             with gm.graph.inserting_before(output):
-                results[i] = _permute(gm, node, TO_LAST)
-                results[i].meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+                results[i] = _permute(gm, node, TO_LAST, node)
             turned_outputs += 1
     output.args = (tuple(results),)
     return len(inputs) + turned_outputs
 
 
-def _permute(gm: GraphModule, node: Node, order: tuple[int, ...]) -> Node:
-    permuted = gm.graph.call_function(torch.ops.aten.permute.default, (node, list(order)))
-    permuted.meta["val"] = node.meta["val"].permute(order)
-    return permuted
-
-
-def _dimensions(node: Node) -> int:
-    value = node.meta.get("val")
-    return value.dim() if isinstance(value, torch.Tensor) else 0
-
-
-def _first_user_scope(node: Node) -> object:
-    return next(iter(node.users)).meta.get("nn_module_stack", {}) if node.users else {}
+def _permute(gm: GraphModule, node: Node, order: tuple[int, ...], like: Node) -> Node:
+    return create(gm, like, torch.ops.aten.permute.default, node, list(order))

@@ -19,7 +19,8 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree
 
-from edgeport.graph._channels import CHANNELS, Wire, Wiring, runs, shape_of
+from edgeport.graph._channels import CHANNELS, Wire, Wiring, runs
+from edgeport.graph._nodes import create, shape_of
 from edgeport.graph._roles import ELEMENTWISE, Role, groups_of, input_of, role_of
 from edgeport.graph._state import add_state, get_state
 
@@ -35,12 +36,8 @@ CUTTING = (
 )
 SHUFFLING = (
     *(aten.permute.default, aten.transpose.int, aten.t.default, aten.flip.default, aten.roll.default),
-    *(
-        aten.channel_shuffle.default,
-        aten.index_select.default,
-        aten.pixel_shuffle.default,
-        aten.pixel_unshuffle.default,
-    ),
+    *(aten.channel_shuffle.default, aten.index_select.default),
+    *(aten.pixel_shuffle.default, aten.pixel_unshuffle.default),
 )
 # What it costs to shuffle an element, to start a piece at each pixel, and to run one more operator, in elements copied
 # as part of a long piece. Measured in LiteRT, int8: transposes take 2.5 ns an element, slices and concats 0.15 ns and
@@ -258,18 +255,11 @@ class _Router:
         if len(parts) == 1:
             return parts[0]
         with self.gm.graph.inserting_before(read.reader):
-            return self._create(read.value, aten.cat.default, parts, CHANNELS)
+            return create(self.gm, read.value, aten.cat.default, parts, CHANNELS)
 
     def _call(self, after: Node, scope: Node, target: Any, *args: Any) -> Node:
         with self.gm.graph.inserting_after(after):
-            return self._create(scope, target, *args)
-
-    def _create(self, scope: Node, target: Any, *args: Any) -> Node:
-        """A node that belongs to the module of another."""
-        node = self.gm.graph.call_function(target, args)
-        node.meta = {key: value for key, value in scope.meta.items() if key != "val"}
-        node.meta["val"] = target(*_pytree.tree_map_only(Node, lambda n: n.meta["val"], args))
-        return node
+            return create(self.gm, scope, target, *args)
 
     def _sort_weights(self, node: Node, arranged: Sequence[int] | None) -> None:
         """arranged: the channels of the input as they come now, if they are routed."""

@@ -6,12 +6,11 @@ that is (0, 1), where PyTorch has (1, 1); otherwise a copy with a border is writ
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeport.graph._channels import shape_of
+from edgeport.graph._nodes import argument, create, infer, pair, shape_of
 from edgeport.graph._state import get_state
 
 FORMATS = ("tflite",)
@@ -29,8 +28,8 @@ def run(gm: GraphModule) -> int:
 
 
 def _widen(gm: GraphModule, pool: Node) -> int:
-    kernel, stride, padding = _pair(pool.args[1]), _pair(_argument(pool, 2, pool.args[1])), _pair(_argument(pool, 3, 0))
-    plain = _pair(_argument(pool, 4, 1)) == (1, 1) and not _argument(pool, 5, False)
+    kernel, stride, padding = pair(pool.args[1]), pair(argument(pool, 2) or pool.args[1]), pair(argument(pool, 3, 0))
+    plain = pair(argument(pool, 4, 1)) == (1, 1) and not argument(pool, 5, False)
     chain = _convolution_before(gm, pool)
     if not plain or chain is None or padding == (0, 0):
         return 0
@@ -43,15 +42,16 @@ def _widen(gm: GraphModule, pool: Node) -> int:
     if any(a < 0 for a in after):
         return 0
     with gm.graph.inserting_before(conv):
-        padded = _call(gm, conv, aten.constant_pad_nd.default, conv.args[0], [before[1], after[1], before[0], after[0]])
-    rest = [_argument(conv, i, d) for i, d in ((1, None), (2, None), (3, [1, 1]))]
-    conv.args, conv.kwargs = (padded, *rest, [0, 0], _argument(conv, 5, [1, 1]), _argument(conv, 6, 1)), {}
+        sides = [before[1], after[1], before[0], after[0]]
+        padded = create(gm, conv, aten.constant_pad_nd.default, conv.args[0], sides)
+    rest = [argument(conv, i, d) for i, d in ((1, None), (2, None), (3, [1, 1]))]
+    conv.args, conv.kwargs = (padded, *rest, [0, 0], argument(conv, 5, [1, 1]), argument(conv, 6, 1)), {}
     for node in (*chain, pool):
-        node.meta["val"] = _value(gm, node)
+        node.meta["val"] = infer(gm, node)
     if shape_of(pool)[2:] != wanted:
         surplus = [w - n for w, n in zip(wanted, shape_of(pool)[2:], strict=True)]
         with gm.graph.inserting_after(pool):
-            cut = _call(gm, pool, aten.constant_pad_nd.default, pool, [0, surplus[1], 0, surplus[0]])
+            cut = create(gm, pool, aten.constant_pad_nd.default, pool, [0, surplus[1], 0, surplus[0]])
         pool.replace_all_uses_with(cut, delete_user_cb=lambda user: user is not cut)
     return 1
 
@@ -85,42 +85,10 @@ def _conv_pads(gm: GraphModule, conv: Node, extra: Sequence[int]) -> tuple[list[
     weight, source = get_state(gm, conv.args[1]), conv.args[0]
     assert weight is not None
     assert isinstance(source, Node)
-    stride, before, dilation = (_pair(_argument(conv, i, d)) for i, d in ((3, 1), (4, 0), (5, 1)))
+    stride, before, dilation = (pair(argument(conv, i, d)) for i, d in ((3, 1), (4, 0), (5, 1)))
     after = []
     for i in range(2):
         reach = dilation[i] * (weight.shape[2 + i] - 1) + 1
         outputs = shape_of(conv)[2 + i] + extra[i]
         after.append((outputs - 1) * stride[i] + reach - shape_of(source)[2 + i] - before[i])
     return list(before), after
-
-
-def _argument(node: Node, i: int, default: Any) -> Any:
-    if len(node.args) > i:
-        return node.args[i] if node.args[i] != [] else default
-    return node.kwargs.get(node.target._schema.arguments[i].name, default)  # type: ignore[union-attr]
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return int(values[0]), int(values[-1])
-
-
-def _call(gm: GraphModule, like: Node, target: Any, *args: Any) -> Node:
-    node = gm.graph.call_function(target, args)
-    node.meta = {key: value for key, value in like.meta.items() if key != "val"}
-    node.meta["val"] = _value(gm, node)
-    return node
-
-
-def _value(gm: GraphModule, node: Node) -> torch.Tensor:
-    """Of the shape that the operator would give."""
-
-    def meta(argument: Any) -> Any:
-        if not isinstance(argument, Node):
-            return argument
-        state = get_state(gm, argument)
-        like = argument.meta["val"] if state is None else state
-        return torch.empty(like.shape, dtype=like.dtype, device="meta")
-
-    args = torch.fx.node.map_aggregate(node.args, meta)
-    return node.target(*args)  # type: ignore[operator, no-any-return]

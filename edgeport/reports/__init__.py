@@ -1,4 +1,7 @@
-"""How results are shown: one format a file, as_<format>.py with render(results, view) -> str, found by its name."""
+"""How results are shown: one format a file, as_<format>.py with render(results, view) -> str, found by its name.
+
+A format's name has hyphens where its file's has underscores.
+"""
 
 import importlib
 import pkgutil
@@ -23,7 +26,7 @@ class View(msgspec.Struct, frozen=True):
 
 def format_names() -> list[str]:
     found = (m.name for m in pkgutil.iter_modules(__path__))
-    return sorted(name.removeprefix(PREFIX) for name in found if name.startswith(PREFIX))
+    return sorted(name.removeprefix(PREFIX).replace("_", "-") for name in found if name.startswith(PREFIX))
 
 
 def check(format: str) -> None:
@@ -35,5 +38,5 @@ def check(format: str) -> None:
 
 def render(results: Sequence[Result], format: str, view: View) -> str:
     check(format)
-    module = importlib.import_module(f"{__name__}.{PREFIX}{format}")
+    module = importlib.import_module(f"{__name__}.{PREFIX}{format.replace('-', '_')}")
     return str(module.render(results, view))

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from edgeport import breakdown, stats
+from edgeport.errors import ResultFileError
 from edgeport.records import SCHEMA, OpProfile, Result
-from edgeport.reports import View
+from edgeport.reports import View, rows
 
 
 def render(results: Sequence[Result], view: View) -> str:
@@ -38,7 +39,7 @@ def document(result: Result) -> dict[str, Any]:
         "latency_ms": stats.latency(result.launches),
         "init_ms": median(launch.init_ns for launch in result.launches) / 1e6,
         "first_inference_ms": median(launch.first_ns for launch in result.launches) / 1e6,
-        "peak_memory_bytes": max((launch.peak_bytes or 0 for launch in result.launches), default=0) or None,
+        "peak_memory_bytes": rows.peak_bytes(result),
         "classes": _classes(profile),
         "unattributed_share": breakdown.unattributed_share(profile) if profile else None,
         "profiler_overhead": stats.overhead(profile) if profile else None,
@@ -51,13 +52,37 @@ def document(result: Result) -> dict[str, Any]:
             "profile": _raw(profile),
         },
         "facts": result.facts,
+        "origin": result.origin,
     }
+
+
+def read(text: bytes, name: str) -> list[Result]:
+    """The results that render() wrote. name: of the file, for errors. Raises ResultFileError."""
+    try:
+        found = msgspec.json.decode(text)
+        return [_read(document) for document in (found if isinstance(found, list) else [found])]
+    except (msgspec.MsgspecError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as e:
+        why = f"{e} is missing" if isinstance(e, KeyError) else e
+        raise ResultFileError(f"{name} holds no results of edgeport profile --format json: {why}") from e
+
+
+def _read(document: dict[str, Any]) -> Result:
+    if document["schema"] > SCHEMA:
+        raise ValueError(f"it is of schema {document['schema']}, this edgeport knows {SCHEMA}; upgrade edgeport")
+    raw = document["raw"]
+    profile = raw["profile"] and {"before": {}, "after": {}, **raw["profile"], "ops": document["ops"]}
+    fields = {**document, **raw, "file": document["file"]["name"], "profile": profile}
+    result = msgspec.convert({**document["file"], **fields}, Result)
+    if not result.launches or not all(launch.samples_ns for launch in result.launches):
+        raise ValueError("a result has no samples")
+    render([result], View())  # what cannot be shown is no result
+    return result
 
 
 def _raw(profile: OpProfile | None) -> dict[str, Any] | None:
     if profile is None:
         return None
-    return {"plain_ns": profile.plain_ns, "invoke_us": profile.invoke_us, "between_us": profile.between_us}
+    return {name: getattr(profile, name) for name in ("plain_ns", "invoke_us", "between_us", "before", "after")}
 
 
 def _classes(profile: OpProfile | None) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """For looking at: one bar a result, its length the latency, cut into the classes of ShuffleNetV2's Fig. 2."""
 
 from collections.abc import Sequence
-from io import StringIO
 from typing import Any
 
 from edgeport import breakdown, stats
 from edgeport.errors import UsageError
 from edgeport.records import Result
-from edgeport.reports import View, rows
+from edgeport.reports import View, figures, rows
 
 COLORS = {
     "conv": "#3b6fb6",
@@ -21,24 +20,14 @@ COLORS = {
 
 def render(results: Sequence[Result], view: View) -> str:
     """Raises UsageError where matplotlib is not installed."""
-    try:
-        import matplotlib as mpl
-    except ImportError as e:
-        raise UsageError("--format svg needs matplotlib; run pip install 'edgeport[plot]'") from e
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "edgeport"  # the same results draw the same file
-    from matplotlib import pyplot
-
+    pyplot = figures.pyplot("--format svg")
     profiled = [r for r in results if r.profile]
     if not profiled:
         raise UsageError("--format svg draws breakdowns; leave out --no-ops")
     figure, axes = pyplot.subplots(figsize=(8, 1.5 + 0.5 * len(profiled)), layout="constrained")
     _draw(axes, profiled)
     axes.set_title(rows.headline(profiled), fontsize=9, wrap=True)
-    out = StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    return out.getvalue()
+    return figures.saved(figure, "svg").decode()
 
 
 def _draw(axes: Any, results: Sequence[Result]) -> None:

@@ -7,6 +7,7 @@ import msgspec
 
 from edgeport import breakdown, stats
 from edgeport.breakdown import Line
+from edgeport.errors import UsageError
 from edgeport.records import Result
 from edgeport.reports import View
 
@@ -75,6 +76,27 @@ def _place(result: Result) -> str:
     return f"{result.device} (EMULATED)" if result.facts.get("emulated") else result.device
 
 
+def series(result: Result) -> str:
+    """The name of what can be followed over time: the same for the same model under the same circumstances."""
+    threads = f"{result.num_threads} thread{'s' * (result.num_threads > 1)}"
+    emulated = ", emulated" if result.facts.get("emulated") else ""
+    return f"{label(result, [result])} on {result.device}, {threads}{emulated}"
+
+
+def distinct(results: Sequence[Result]) -> Sequence[Result]:
+    """The results, for formats that know them by series() alone. Raises UsageError where two have the same."""
+    names = [series(result) for result in results]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"there are several results of {twice}; this format holds one of each")
+    return results
+
+
+def peak_bytes(result: Result) -> int | None:
+    """The most memory that any launch held at once."""
+    return max((launch.peak_bytes or 0 for launch in result.launches), default=0) or None
+
+
 def latencies(results: Sequence[Result]) -> Table:
     header: tuple[str, ...] = (
         "runtime",
@@ -100,7 +122,7 @@ def latencies(results: Sequence[Result]) -> Table:
 
 def _latency_row(result: Result) -> tuple[str, ...]:
     latency = stats.latency(result.launches)
-    peak = [launch.peak_bytes for launch in result.launches if launch.peak_bytes]
+    peak = peak_bytes(result)
     figures = (latency.median, latency.p10, latency.p90, latency.min)
     return (
         result.runtime,
@@ -109,7 +131,7 @@ def _latency_row(result: Result) -> tuple[str, ...]:
         "-" if latency.launch_std is None else f"{latency.launch_std:.2f}",
         f"{median(launch.first_ns for launch in result.launches) / 1e6:.1f}",
         f"{median(launch.init_ns for launch in result.launches) / 1e6:.0f}",
-        f"{max(peak) / 2**20:.0f}" if peak else "-",
+        f"{peak / 2**20:.0f}" if peak else "-",
         stats.verdict(result),
     )
 

@@ -83,6 +83,7 @@ class Ssh(Posix):
         port = ["-p", str(device.port)] if device.port else []
         self._where, self._address = [*config, *port, device.address], device.address
         self._ssh = ["ssh", *config, *port, *options]
+        self._closed = False
 
     def open(self, errors: Path) -> None:
         """errors: a file for what ssh says; a pipe would stay open as long as the connection."""
@@ -109,7 +110,9 @@ class Ssh(Posix):
             raise ConnectError(step, f"{self.name}: {remedy}{said}")
 
     def close(self) -> None:
-        self.forget_session(GOODBYE_SECONDS)
+        if not self._closed:
+            self.forget_session(GOODBYE_SECONDS)
+        self._closed = True
         with contextlib.suppress(DeviceError):
             run([*self._ssh, "-O", "exit", "--", self._address], GOODBYE_SECONDS)
 
@@ -117,6 +120,8 @@ class Ssh(Posix):
         return Remote(self._command(argv), listens, own_group=True)
 
     def _command(self, argv: Sequence[str]) -> list[str]:
+        if self._closed:  # ssh would open another connection
+            raise LostConnectionError(f"{self.name}: the connection is closed")
         return [*self._ssh, "--", self._address, quoted(argv)]
 
     def _finished(self, done: Done) -> Done:

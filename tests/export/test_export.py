@@ -341,7 +341,23 @@ def test_passes_are_told_in_the_manifest(shufflenet: Path, unrouted: Path) -> No
     assert told["fold_batch_norm"]["changes"] == 56
     assert told["route_channels"]["changes"] > 0
     assert all(p["what"] for p in told.values())
+    assert told["fold_batch_norm"]["formats"] == ["onnx", "tflite"]
+    assert told["widen_pooling"]["formats"] == ["tflite"]
+    assert told["widen_pooling"]["changes"] == 1
     assert [p["name"] for p in manifest_of(unrouted)["passes"]] == ["make_functional"]
+
+
+def test_passes_of_files_that_an_earlier_export_made_stay_in_the_manifest(tmp_path: Path, here: Edgeport) -> None:
+    told = []
+    for format in ("tflite", "onnx", "tflite"):
+        here("export", network("small"), f"--formats={format}", "--precisions=fp32", "-o", tmp_path)
+        told.append([(p["name"], p["formats"]) for p in manifest_of(tmp_path)["passes"]])
+    assert ("widen_pooling", ["tflite"]) in told[0]
+    assert told[0] == told[1] == told[2]
+    assert len(manifest_of(tmp_path)["artifacts"]) == 2
+    (tmp_path / "small.fp32.tflite").unlink()
+    here("export", network("small"), "--formats=onnx", "--precisions=fp32", "-o", tmp_path)
+    assert [p["formats"] for p in manifest_of(tmp_path)["passes"]] == [["onnx", "tflite"]] * (len(told[0]) - 1)
 
 
 def test_explain_says_what_the_passes_did(tmp_path: Path, here: Edgeport) -> None:

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgeport.graph import convolve_average_pools, fold_batch_norm, merge_groups, pad_channels, widen_pooling
+from edgeport.graph import (
+    convolve_average_pools,
+    fold_batch_norm,
+    merge_all_groups,
+    merge_groups,
+    pad_channels,
+    pad_narrow_channels,
+    pad_pieces,
+    widen_pooling,
+)
 
 from .networks import exported, few, relative_error, targets, with_statistics
 
@@ -85,6 +94,67 @@ def test_channels_that_others_see_stay() -> None:
     rewritten(pad_channels, Shown(), torch.randn(1, 5, 8, 8), changes=0)
 
 
+class Pieces(nn.Module):
+    """Two convolutions whose channels are cut and joined, and read by others that way."""
+
+    def __init__(self, sizes: list[int], shown: bool = False) -> None:
+        super().__init__()
+        channels = sum(sizes)
+        self.sizes, self.shown = sizes, shown
+        self.first, self.second = nn.Conv2d(5, channels, 1), nn.Conv2d(5, channels, 3, padding=1)
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.joined, self.cut = nn.Conv2d(channels, 7, 1), nn.Conv2d(channels - sizes[0], 6, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        first = torch.split(self.first(x).sigmoid(), self.sizes, 1)
+        second = torch.split(self.second(x), self.sizes, 1)
+        alternating = [(first, second)[i % 2][i] for i in range(len(self.sizes))]
+        y = self.depthwise(torch.cat(alternating, 1))
+        rest = torch.cat([(second, first)[i % 2][i] for i in range(len(self.sizes))], 1)
+        return (self.joined(y), self.cut(rest[:, self.sizes[0] :]), *([first[0]] if self.shown else []))
+
+
+def cut_sizes(nodes: list[torch.fx.Node]) -> list[list[int]]:
+    return [n.args[1] for n in nodes if n.target == torch.ops.aten.split_with_sizes.default]  # type: ignore[misc]
+
+
+@few
+@given(sizes=st.lists(st.integers(1, 40), min_size=2, max_size=5), seed=st.integers(0, 99))
+def test_pieces_may_have_any_sizes(sizes: list[int], seed: int) -> None:
+    torch.manual_seed(seed)
+    network, x = Pieces(sizes).eval(), torch.randn(2, 5, 6, 7)
+    gm = exported(network, x)
+    changes = pad_pieces.run(gm)
+    gm.graph.lint()
+    gm.recompile()
+    assert all(relative_error(a, b) < EXACT for a, b in zip(gm(x), network(x), strict=True))
+    rounded = [size + -size % 4 for size in sizes]
+    pays = sum(sizes) % 4 or (sum(sizes) - sizes[0]) % 4
+    if pays and sum(rounded) <= sum(sizes) * 9 / 8 and sum(rounded[1:]) <= sum(sizes[1:]) * 9 / 8:
+        assert changes
+    if not pays:
+        assert not changes
+
+
+def test_pieces_of_shufflenet_become_multiples_of_four() -> None:
+    nodes = rewritten_pieces(Pieces([29, 14, 15]))
+    assert cut_sizes(nodes) == [[32, 16, 16], [32, 16, 16]]
+
+
+def test_pieces_that_others_see_stay() -> None:
+    nodes = rewritten_pieces(Pieces([29, 14, 15], shown=True))
+    assert cut_sizes(nodes) == [[29, 14, 15], [29, 14, 15]]
+
+
+def rewritten_pieces(network: nn.Module) -> list[torch.fx.Node]:
+    x = torch.randn(1, 5, 8, 8)
+    gm = exported(network.eval(), x)
+    pad_pieces.run(gm)
+    gm.recompile()
+    assert all(relative_error(a, b) < EXACT for a, b in zip(gm(x), network(x), strict=True))
+    return list(gm.graph.nodes)
+
+
 def stem(size: int = 3, stride: int = 2, padding: int = 1, kernel: int = 3, act: bool = True) -> nn.Sequential:
     relu = [nn.ReLU()] if act else []
     return nn.Sequential(nn.Conv2d(3, 8, size, stride, padding), *relu, nn.MaxPool2d(kernel, 2, kernel // 2))
@@ -153,6 +223,23 @@ def test_large_groups_and_depthwise_convolutions_stay(channels: int, groups: int
     rewritten(
         merge_groups, nn.Sequential(nn.Conv2d(channels, channels, 1, groups=groups)), torch.randn(1, channels, 4, 4), 0
     )
+
+
+@pytest.mark.parametrize(("groups", "merged"), [(2, 1), (8, 1), (12, 0)])
+def test_int8_on_x86_has_one_group_of_up_to_eight(groups: int, merged: int) -> None:
+    conv = nn.Conv2d(24 * groups, 48 * groups, 3, padding=1, groups=groups)
+    nodes = rewritten(merge_all_groups, nn.Sequential(conv), torch.randn(1, 24 * groups, 5, 5), merged)
+    assert nodes[0].args[-1] == (1 if merged else groups)
+
+
+@pytest.mark.parametrize(("channels", "padded"), [(8, 16), (15, 16), (16, 16), (4, 4)])
+def test_int8_on_x86_has_depthwise_convolutions_of_sixteen_channels(channels: int, padded: int) -> None:
+    network = nn.Sequential(
+        *(nn.Conv2d(5, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1, groups=channels)),
+        *(nn.ReLU(), nn.Conv2d(channels, 6, 1)),
+    )
+    nodes = rewritten(pad_narrow_channels, network, torch.randn(1, 5, 8, 8), changes=int(padded != channels))
+    assert max(n.meta["val"].shape[1] for n in nodes) == max(padded, 6)
 
 
 @few

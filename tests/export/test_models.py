@@ -1,6 +1,7 @@
 """The catalogue's networks are those of the papers, and published weights fit them."""
 
 import importlib
+import json
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 from edgeport import catalog
 from edgeport.errors import ExportError
+
+from .command_line import Edgeport
 
 # Parameters: those that torchvision's weights state, and (MobileNetV2 other than 1.0) the official release's table.
 PARAMETERS = {
@@ -112,3 +115,14 @@ def test_channel_shuffle_interleaves_groups() -> None:
         2,
         5,
     ]
+
+
+def test_the_list_of_models_has_every_published_variant(here: Edgeport) -> None:
+    listed = {m["name"]: m for m in json.loads(here("models", "--format=json").out)}
+    assert list(listed) == catalog.model_names()
+    for name, model in listed.items():
+        assert [v["arguments"] for v in model["variants"]] == [v.arguments for v in catalog.variants(name)]
+    assert [1, 3, 128, 128] in [v["input_shape"] for v in listed["mobilenet_v1"]["variants"]]
+    said = here("models").out
+    assert "width=1.0 input=1x3x160x160," in said
+    assert "--format xml: choose from table, json" in here("models", "--format=xml", code=2).err

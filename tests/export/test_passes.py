@@ -46,16 +46,18 @@ def test_passes_serve_the_formats_that_they_name() -> None:
     gm = exported(with_statistics(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))), torch.randn(1, 3, 5, 5))
     done = graph.run_passes(gm, graph.FORMATS)
     rewriting = ["fold_batch_norm", "make_functional", "convolve_average_pools", "merge_groups", "route_channels"]
-    rewriting += ["pad_channels"]
+    rewriting += ["pad_channels", "pad_pieces"]
     assert [p.name for p in done] == [*rewriting, "remove_unused_state"]
     assert done[0].changes == done[0].operators_before - done[0].operators_after == 1
     assert [p.name for p in graph.run_passes(gm, ("tflite",))] == ["widen_pooling"]
     assert [p.name for p in graph.run_passes(gm, ("litert-torch",))] == ["move_channels_last"]
+    for_int8 = [p.name for p in graph.run_passes(gm, graph.INT8_ONNX_X86)]
+    assert for_int8 == ["merge_all_groups", "pad_narrow_channels"]
 
 
 def test_passes_can_be_chosen() -> None:
     gm = exported(with_statistics(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))), torch.randn(1, 3, 5, 5))
-    assert [p.name for p in graph.run_passes(gm, graph.FORMATS, ["make_functional"])] == ["make_functional"]
+    assert [p.name for p in graph.run_passes(gm, graph.FORMATS, only=["make_functional"])] == ["make_functional"]
     assert NORM in targets(gm)
 
 
@@ -264,7 +266,7 @@ def test_what_pytorch_allows_only_without_gradients_is_captured() -> None:
     x = torch.randn(1, 3, 5, 5)
     network = InPlace(half_overwritten).eval()
     captured = capture.capture(network, (x,))
-    capture.program(captured)
+    capture.program(captured.graph, captured.inputs)
     with torch.no_grad():
         assert relative_error(captured.graph(x)[0], network(x)) < EXACT
 

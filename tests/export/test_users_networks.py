@@ -127,6 +127,7 @@ def rare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_operators_that_the_own_lowering_does_not_know_are_converted_all_the_same(rare: Path) -> None:
     log = (rare / "export.log").read_text()
     assert "converted by litert-torch" in log
+    assert ("move_channels_last", ["tflite"]) in [(p["name"], p["formats"]) for p in manifest_of(rare)["passes"]]
     assert "aten.prelu.default in stem.1" in log
     assert len(files_in(rare)) == 4
     image = torch.randn(1, 3, 16, 16)

@@ -81,6 +81,33 @@ def small_tflite(path: Path) -> Path:
     return one_operator_tflite(path, "CONV_2D", [(1, 8, 8, 3), weights, bias], (1, 8, 8, 8), options)
 
 
+def mixed_tflite(path: Path) -> Path:
+    """CONV_2D, which XNNPACK takes over, then CUMSUM over the height, then over the width, which it
+    does not know.
+    """
+    builder, shape = Builder(), (1, 64, 64, 8)
+    image, weights = builder.tensor("x", (1, 64, 64, 3), "float32"), np.ones((8, 1, 1, 3), np.float32)
+    made = [builder.tensor(name, shape, "float32") for name in ("conv", "rows", "columns")]
+    inputs = [image, builder.constant("w", weights), builder.constant("b", np.zeros(8, np.float32))]
+    strides = {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    builder.operator("CONV_2D", inputs, made[:1], ("Conv2D", strides))
+    for axis in (1, 2):
+        over = builder.constant("axis", np.array(axis, np.int32))
+        builder.operator("CUMSUM", [made[axis - 1], over], [made[axis]], ("Cumsum", {}))
+    path.write_bytes(builder.finish({"in": image}, {"out": made[-1]}))
+    return path
+
+
+MAKE = {"litert": small_tflite, "onnxruntime": small_onnx}
+SUFFIX = {"litert": ".tflite", "onnxruntime": ".onnx"}
+RUNTIMES = sorted(MAKE)
+
+
+def small_model(folder: Path, runtime: str) -> Path:
+    """One that this runtime runs in microseconds."""
+    return MAKE[runtime](folder / f"small{SUFFIX[runtime]}")
+
+
 class Drawing:
     """A graph drawn operator by operator. Channels are at axis 1 in an ONNX drawing, at 3 in a TFLite one."""
 

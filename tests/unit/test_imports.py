@@ -17,22 +17,22 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     "edgeport errors agent",
     "files records progress chatter",
-    "cost",
+    "cost origin",
     "formats",
     "stats catalog attribution",
-    "breakdown graph transport",
+    "breakdown compare graph transport history",
     "kit probe pinning",
     "runner",
     "benchmark_model export sessions preflight",
     "measure interleave analysis",
     "fleet checkup",
-    "guidelines",
+    "session guidelines baseline speedup",
     "reports",
     "display",
     "cli",
 )
 LAYER_OF = {name: n for n, names in enumerate(LAYERS) for name in names.split()}
-HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "litert_torch")
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "litert_torch", "sqlalchemy")
 
 
 def module_name(path: Path) -> str:

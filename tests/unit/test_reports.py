@@ -14,9 +14,10 @@ from small_results import launch, op, profile, result, shufflenet_profile
 from edgeport import reports
 from edgeport.attribution import CLASS_NAMES
 from edgeport.breakdown import ROOT, UNATTRIBUTED
-from edgeport.errors import UsageError
-from edgeport.records import Result
-from edgeport.reports import View
+from edgeport.errors import ResultFileError, UsageError
+from edgeport.records import SCHEMA, Commit, Origin, Result
+from edgeport.reports import View, as_json
+from edgeport.reports import rows as rows_of_all
 
 BY = ("class", "op", "module")
 PROFILED = result([launch(1234.5, 1240, 1300), launch(1250)], shufflenet_profile())
@@ -26,12 +27,13 @@ DOCUMENT = {
     *("schema", "model", "file", "device", "emulated", "runtime", "runtime_version", "precision", "num_threads"),
     *("cores", "inputs", "verdict", "limits", "stolen_share", "latency_ms", "init_ms", "first_inference_ms"),
     *("peak_memory_bytes", "classes"),
-    *("unattributed_share", "profiler_overhead", "invoke_us", "ops", "raw", "facts"),
+    *("unattributed_share", "profiler_overhead", "invoke_us", "ops", "raw", "facts", "origin"),
 }
 
 
 def test_formats_are_those_of_the_files_in_the_folder() -> None:
-    assert {"table", "json", "csv", "markdown", "svg"} <= set(reports.format_names())
+    named = {"table", "json", "csv", "markdown", "svg", "bencher", "github-action-benchmark"}
+    assert named <= set(reports.format_names())
 
 
 @pytest.mark.parametrize("by", BY)
@@ -64,7 +66,7 @@ def test_json_has_one_object_for_one_result_and_a_list_for_several() -> None:
 def test_json_tells_the_latency_and_what_it_was_made_of() -> None:
     document = documents([PROFILED])
     latency = {"median": 1245.0, "p10": 1236.15, "p90": 1285.0, "min": 1234.5, "launch_std": pytest.approx(7.0710678)}
-    assert document["schema"] == 1
+    assert document["schema"] == SCHEMA
     assert document["latency_ms"] == latency
     assert document["raw"]["samples_ns"] == [[1234500000, 1240000000, 1300000000], [1250000000]]
     assert (document["init_ms"], document["first_inference_ms"]) == (100, 9)
@@ -99,6 +101,106 @@ def test_json_says_how_much_time_others_took_at_worst() -> None:
 
 def test_json_says_that_a_device_was_emulated() -> None:
     assert documents([result(facts={"emulated": True})])["emulated"] is True
+
+
+@pytest.mark.parametrize(
+    "results", [[PROFILED], BOTH, [result(origin=Origin(1.5, "0.1", Commit("ab", 3, None, True)))]]
+)
+def test_json_is_read_back_as_the_results_that_it_was_made_of(results: list[Result]) -> None:
+    assert as_json.read(reports.render(results, "json", View()).encode(), "x.json") == results
+
+
+def test_json_of_before_the_origin_was_told_is_read() -> None:
+    document = documents([PROFILED])
+    document["schema"] = 1
+    del document["origin"], document["raw"]["profile"]["before"], document["raw"]["profile"]["after"]
+    [read] = as_json.read(json.dumps(document).encode(), "x.json")
+    assert read.profile is not None
+    assert (read.launches, read.profile.ops, read.origin) == (PROFILED.launches, shufflenet_profile().ops, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"schema": 99}, f"of schema 99, this edgeport knows {SCHEMA}; upgrade"),
+        ({"device": None}, "device"),
+        ({"raw": {"launches": []}}, "is missing"),
+        ({"raw": {"launches": [], "warmup_runs": 1, "profile": None}}, "no samples"),
+    ],
+)
+def test_json_that_holds_no_results_is_named_with_the_reason(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(ResultFileError, match=rf"x\.json holds no results.*{why}"):
+        as_json.read(json.dumps({**documents([PLAIN]), **change}).encode(), "x.json")
+
+
+@pytest.mark.parametrize("text", [b"", b"no json", b"3", b"[3]", b'"text"', b"{}", b'{"benchmarks": []}', b"\xff"])
+def test_any_other_file_is_no_results_either(text: bytes) -> None:
+    with pytest.raises(ResultFileError, match=r"x\.json holds no results"):
+        as_json.read(text, "x.json")
+
+
+# Formats of services
+
+
+class Metric(msgspec.Struct, forbid_unknown_fields=True):
+    """A metric of Bencher's Metric Format, as its reference has it."""
+
+    value: float
+    lower_value: float | msgspec.UnsetType = msgspec.UNSET
+    upper_value: float | msgspec.UnsetType = msgspec.UNSET
+
+
+class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
+    """An entry of customSmallerIsBetter, as github-action-benchmark's README has it."""
+
+    name: str
+    unit: str
+    value: float
+    range: str | msgspec.UnsetType = msgspec.UNSET
+    extra: str | msgspec.UnsetType = msgspec.UNSET
+
+
+INT8, FP32 = "shufflenet_v2 int8 litert on local, 1 thread", "shufflenet_v2 fp32 onnxruntime on local, 1 thread"
+
+
+def test_bencher_gets_nanoseconds_with_their_interval_and_bytes() -> None:
+    found = msgspec.json.decode(reports.render(BOTH, "bencher", View()), type=dict[str, dict[str, Metric]])
+    assert list(found) == [INT8, FP32]
+    assert found[INT8] == {
+        "latency": Metric(1245e6, 1240e6, 1250e6),
+        "file-size": Metric(2_500_000),
+        "peak-memory": Metric(50 * 2**20),
+    }
+    assert found[FP32]["latency"] == Metric(1.25e6)  # one launch tells nothing of its interval
+    assert max(map(len, found)) <= 1024  # the most that Bencher takes
+
+
+def test_github_action_benchmark_gets_values_of_which_smaller_ones_are_better() -> None:
+    found = msgspec.json.decode(reports.render(BOTH, "github-action-benchmark", View()), type=list[Benchmark])
+    first = found[0]
+    assert (first.name, first.unit, first.value) == (f"{INT8}: median latency", "ms", 1245)
+    assert isinstance(first.range, str)
+    assert float(first.range.removeprefix("± ")) == pytest.approx(7.0710678, abs=1e-6)
+    assert [(b.name.rpartition(": ")[2], b.unit, b.value) for b in found[1:3]] == [
+        ("file size", "MB", 2.5),
+        ("peak memory", "MiB", 50),
+    ]
+    assert found[3].range is msgspec.UNSET
+    assert len({b.name for b in found}) == len(found) == 6
+
+
+@pytest.mark.parametrize("format", ["bencher", "github-action-benchmark"])
+def test_a_service_does_not_mix_what_is_not_comparable(format: str) -> None:
+    others = [result(num_threads=2), result(device="rpi4"), result(facts={"emulated": True}), result(precision="fp32")]
+    names = [rows_of_all.series(r) for r in [result(), *others]]
+    assert len(set(names)) == len(names)
+    assert all(name in reports.render([result(), *others], format, View()) for name in names)
+
+
+@pytest.mark.parametrize("format", ["bencher", "github-action-benchmark"])
+def test_two_results_of_one_name_are_not_passed_off_as_one(format: str) -> None:
+    with pytest.raises(UsageError, match=f"several results of {INT8}"):
+        reports.render([PROFILED, result()], format, View())
 
 
 # CSV

@@ -8,33 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import one_node_onnx, small_onnx, small_tflite
+from small_models import RUNTIMES, SUFFIX, mixed_tflite, one_node_onnx, small_model, small_onnx, small_tflite
 
+from edgeport.agent.litert import between_us
 from edgeport.errors import DeviceError
-from edgeport.runner import Runner, local_runner
+from edgeport.runner import Runner
 from edgeport.transport import Local
 
-SUFFIX = {"litert": ".tflite", "onnxruntime": ".onnx"}
-MAKE = {"litert": small_tflite, "onnxruntime": small_onnx}
-RUNTIMES = sorted(SUFFIX)
+pytestmark = pytest.mark.usefixtures("cache")
+
 FEW = ("--num-runs=3", "--warmup-runs=1")
 LONG = ("--num-runs=100000000", "--warmup-runs=0")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture
-def runner() -> Runner:
-    return local_runner("bench")
-
-
-def small_model(folder: Path, runtime: str) -> Path:
-    return MAKE[runtime](folder / f"small{SUFFIX[runtime]}")
 
 
 def failure(runner: Runner, runtime: str, model: Path, *options: str, command: str = "latency") -> str:
@@ -60,6 +44,31 @@ def test_a_profile_has_every_operator_and_the_whole_run(runner: Runner, tmp_path
     assert {"invoke", "between"} <= {row["source"] for row in rows}
     assert len(rows) > 2
     assert all(len(row["us"]) == 3 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([], 0),
+        ([(100, 10), (113, 5), (118, 1)], 3),
+        ([(0, 40), (0, 2), (1000, 10), (1004, 5), (1017, 1)], 8),  # LiteRT's own operators, behind delegated ones
+        ([(1000, 10), (0, 40), (1100, 5), (1107, 5)], 2),
+    ],
+)
+def test_what_passes_beside_a_delegate_is_not_counted_as_between(spans: list[tuple[int, int]], expected: int) -> None:
+    assert between_us(spans) == expected
+
+
+def test_operators_that_litert_runs_itself_leave_time_between_that_fits_into_the_run(
+    runner: Runner, tmp_path: Path
+) -> None:
+    """XNNPACK takes the convolution and knows no CUMSUM."""
+    options = (*FEW, f"--scratch={tmp_path}")
+    rows = runner.run("ops", "litert", mixed_tflite(tmp_path / "mixed.tflite"), options)["ops"]["rows"]
+    assert [row["source"] for row in rows if row["source"] != "invoke"] == ["delegate", "runtime", "runtime", "between"]
+    whole = next(row["us"] for row in rows if row["source"] == "invoke")
+    parts = zip(*(row["us"] for row in rows if row["source"] != "invoke"), strict=True)
+    assert all(sum(part) <= us for part, us in zip(parts, whole, strict=True))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -12,31 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_models import one_node_onnx, small_onnx, small_tflite
+from small_models import RUNTIMES, SUFFIX, one_node_onnx, small_model, small_tflite
 
 from edgeport import interleave, kit
 from edgeport.errors import DeviceError
 from edgeport.interleave import Block, Settings, run_block
-from edgeport.runner import Burst, Runner, Served, local_runner
+from edgeport.runner import Burst, Runner, Served
 from edgeport.transport import Local
 
-MAKE = {"litert": small_tflite, "onnxruntime": small_onnx}
-SUFFIX = {"litert": ".tflite", "onnxruntime": ".onnx"}
-RUNTIMES = sorted(MAKE)
+pytestmark = pytest.mark.usefixtures("cache")
+
 CORES = sorted(os.sched_getaffinity(0))
 two_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture
-def runner() -> Runner:
-    return local_runner("bench")
 
 
 @pytest.fixture
@@ -46,12 +33,13 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_burst_is_as_many_runs_as_were_asked_for(runner: Runner, tmp_path: Path, runtime: str) -> None:
-    with runner.serve(runtime, MAKE[runtime](tmp_path / f"small{SUFFIX[runtime]}")) as served:
+    with runner.serve(runtime, small_model(tmp_path, runtime)) as served:
         bursts = [served.burst(n) for n in (1, 5, 2)]
         pid = pid_of(served)
     assert [len(b.ns) for b in bursts] == [len(b.preempted) for b in bursts] == [1, 5, 2]
     assert min(ns for b in bursts for ns in b.ns) > 0
     assert min(count for b in bursts for count in b.preempted) >= 0
+    assert all(0 <= waited < ns for b in bursts for waited, ns in zip(b.waited_ns, b.ns, strict=True))
     assert served.messages["bye"]["peak_bytes"] > 0
     assert not alive(pid)
 
@@ -196,10 +184,11 @@ class Order:
     class Model:
         def __init__(self, order: "Order", name: str) -> None:
             self.order, self.name = order, name
+            self.messages: dict[str, Any] = {}
 
         def burst(self, runs: int) -> Burst:
             self.order.bursts.append(self.name)
-            return Burst(tuple(range(100, 100 + runs)), (0,) * runs)
+            return Burst(tuple(range(100, 100 + runs)), (0,) * runs, (9,) * runs)
 
 
 def block_of(order: Any, names: str, seed: int = 0, **settings: Any) -> Block:
@@ -226,7 +215,7 @@ def test_the_order_changes_from_round_to_round_and_from_block_to_block_but_not_f
 
 def test_the_first_run_of_a_burst_is_not_counted() -> None:
     block = block_of(Order(), "ab", counted_runs=2)
-    assert set(block.bursts["a"]) == {Burst((101, 102), (0, 0))}
+    assert set(block.bursts["a"]) == {Burst((101, 102), (0, 0), (9, 9))}
 
 
 def test_processes_are_told_their_cores_threads_and_priority() -> None:

@@ -219,3 +219,27 @@ def test_what_slows_both_of_two_neighbours_does_not_change_their_ratio() -> None
 def test_a_disturbed_run_and_a_disturbed_burst_have_no_say() -> None:
     numerators = [[2, 2, 900], [2, 2, 2], [700, 700, 700]]
     assert stats.log_ratio(numerators, [[1, 1, 1]] * 3) == pytest.approx(math.log(2))
+
+
+# The interval of a median
+
+
+@pytest.mark.parametrize("n", range(2, 15))
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says(n: int) -> None:
+    """Each value lies below or above the median like a coin: all 2^n ways are counted."""
+    interval = stats.median_interval(list(range(n)))
+    assert interval is not None
+    ways = [below.bit_count() for below in range(2**n)]  # so many values lie below the median
+    held = sum(interval.low < below <= interval.high for below in ways) / 2**n
+    assert held == pytest.approx(interval.confidence)
+    narrower = sum(interval.low + 1 < below <= interval.high - 1 for below in ways) / 2**n
+    assert held >= 0.95 > narrower if n >= 6 else (interval.low, interval.high) == (0, n - 1)
+
+
+def test_one_value_tells_no_interval() -> None:
+    assert stats.median_interval([1.0]) is None
+    assert stats.latency_interval([launch(1, 2, 3)]) is None
+
+
+def test_the_interval_of_a_latency_is_of_the_launches_medians_in_milliseconds() -> None:
+    assert stats.latency_interval([launch(1, 2, 9), launch(3), launch(5)]) == stats.Interval(2, 5, 0.75)

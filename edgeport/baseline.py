@@ -1,0 +1,101 @@
+"""What a later state is held against: artifacts, named by their content, with their results, in a folder.
+
+A folder that can be committed, cached or copied. baseline.json is written last, so that what it names is there.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeport import files
+from edgeport.errors import ModelFileError, NothingComparedError, UsageError, nearest
+from edgeport.measure import Artifact
+from edgeport.records import SCHEMA, Baseline, BaselineEntry
+
+INDEX, OBJECTS = "baseline.json", "objects"
+
+
+def load(folder: Path) -> Baseline:
+    """Raises NothingComparedError where there is none, ModelFileError where it is damaged or of another version."""
+    path = folder / INDEX
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Baseline)
+    except OSError as e:
+        hint = f"make one with edgeport baseline save MODEL -o {folder}"
+        raise NothingComparedError(f"there is no baseline in {folder} ({files.reason(e)}); {hint}") from e
+    except msgspec.MsgspecError as e:
+        raise ModelFileError(f"{path} is damaged or of another version ({e}); save the baseline again") from e
+    if found.schema != SCHEMA:
+        raise ModelFileError(f"{path} has schema {found.schema}, this edgeport reads {SCHEMA}; save the baseline again")
+    return found
+
+
+def save(folder: Path, made: Sequence[tuple[BaselineEntry, Path]]) -> Baseline:
+    """Adds to what the folder holds, in place of entries of the same model, options, runtime, precision and device.
+
+    Artifacts that no entry names any longer are removed. Raises ModelFileError rather than replace an index that it
+    cannot read.
+    """
+    objects = files.writable_folder(folder / OBJECTS)
+    old = load(folder).entries if (folder / INDEX).exists() else ()
+    for entry, source in made:
+        path = _object(folder, entry)
+        if not path.exists():
+            with files.whole_file(path) as beside:
+                shutil.copyfile(source, beside)
+    keys = [_key(entry) for entry, _ in made]
+    entries = (*(entry for entry in old if _key(entry) not in keys), *(entry for entry, _ in made))
+    baseline = Baseline(SCHEMA, entries)
+    files.write_text(folder / INDEX, msgspec.json.format(msgspec.json.encode(baseline), indent=1).decode() + "\n")
+    named = {_object(folder, entry) for entry in entries}
+    for path in objects.iterdir():
+        if path not in named and path.stem != path.name and not path.name.startswith("."):
+            path.unlink(missing_ok=True)
+    return baseline
+
+
+def artifact(folder: Path, entry: BaselineEntry) -> Artifact:
+    """The kept file. Raises ModelFileError where it is gone or is not what was kept."""
+    path, result = _object(folder, entry), entry.result
+    if not path.is_file():
+        raise ModelFileError(f"{path} is missing: the baseline of {entry.model} is not whole; save it again")
+    if files.sha256(path) != result.sha256:
+        raise ModelFileError(f"{path} is damaged: its hash is not the one in its name; save the baseline again")
+    return Artifact(path, result.model, result.runtime, result.precision)
+
+
+def select(baseline: Baseline, models: Sequence[str], devices: Sequence[str]) -> list[BaselineEntry]:
+    """The entries of these models (as given when saved, or by name) on these devices; all where none is named.
+
+    Raises UsageError for a name that the baseline does not have, NothingComparedError where nothing is left.
+    """
+    entries = baseline.entries
+    for flag, wanted, known in (
+        ("", models, [n for e in entries for n in (e.model, e.result.model)]),
+        ("--device ", devices, [e.result.device for e in entries]),
+    ):
+        for name in wanted:
+            if entries and name not in known:
+                there = ", ".join(dict.fromkeys(known))
+                raise UsageError(f"{flag}{name}: the baseline has {there}{nearest(name, set(known))}")
+    found = [
+        e
+        for e in entries
+        if (not models or e.model in models or e.result.model in models) and (not devices or e.result.device in devices)
+    ]
+    if not found:
+        raise NothingComparedError("the baseline has nothing to compare with; edgeport baseline save MODEL adds to it")
+    return found
+
+
+def _object(folder: Path, entry: BaselineEntry) -> Path:
+    return folder / OBJECTS / (entry.result.sha256 + Path(entry.result.file).suffix.lower())
+
+
+def _key(entry: BaselineEntry) -> tuple[Any, ...]:
+    result = entry.result
+    options = msgspec.json.encode(entry.options, order="sorted")
+    return entry.model, options, result.runtime, result.precision, result.device, result.num_threads

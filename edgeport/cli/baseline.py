@@ -1,0 +1,115 @@
+"""edgeport baseline save."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeport import catalog, display
+from edgeport.cli.options import (
+    Calibration,
+    InputShape,
+    MinSqnr,
+    Quiet,
+    Set,
+    Strings,
+    Target,
+    Weights,
+    complete_model,
+)
+from edgeport.cli.subjects import (
+    Devices,
+    NumThreads,
+    Precision,
+    Runtime,
+    find_artifacts,
+    is_converted,
+    place_and_runner,
+    shapes_of,
+)
+
+app = typer.Typer(name="baseline", help="Keep what later states are held against (edgeport check).")
+
+
+@app.callback()
+def _group() -> None:
+    """So that save stays a command of its own."""
+
+
+@app.command()
+def save(
+    models: Annotated[
+        Strings,
+        typer.Argument(metavar="MODEL...", help="Each as for compare.", autocompletion=complete_model),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The baseline's folder; what it holds is kept.")],
+    device: Devices = ["local"],  # noqa: B006
+    runtime: Runtime = None,
+    precision: Precision = "fp32,int8",
+    num_threads: NumThreads = None,
+    set_: Set = [],  # noqa: B006
+    weights: Weights = None,
+    input_shape: InputShape = [],  # noqa: B006
+    target: Target = None,
+    calibration_data: Calibration = None,
+    min_sqnr_db: MinSqnr = 10.0,
+    quiet: Quiet = False,
+) -> None:
+    """Keep the present state of some models: their files, named by their content, with their results on the devices.
+
+    Example: edgeport baseline save shufflenet_v2 net.py:build --device local -o baseline/
+    """
+    from edgeport import baseline, files
+
+    files.writable_folder(output)
+    how = {
+        "assignments": list(set_),
+        "weights": str(weights) if weights else None,
+        "input_shapes": list(input_shape),
+        "target": target,
+        "calibration_data": str(calibration_data) if calibration_data else None,
+        "min_sqnr_db": min_sqnr_db,
+    }
+    how = {name: value for name, value in how.items() if value}
+    with display.steps(not quiet) as progress:
+        made: list[Any] = []
+        for place, runner in [place_and_runner(name) for name in dict.fromkeys(device)]:
+            for model in dict.fromkeys(models):
+                artifacts, folder = find_artifacts(model, runtime, precision, how, place, runner, progress)
+                shapes = shapes_of(input_shape, is_converted(model))
+                results = _measured(artifacts, place, num_threads, shapes, runner, progress)
+                made += [(_entry(model, how, folder, r), a.path) for r, a in zip(results, artifacts, strict=True)]
+        baseline.save(output, made)
+    for entry, _ in made:
+        typer.echo(f"{entry.result.file}  {entry.result.runtime} on {entry.result.device}  {entry.result.sha256[:16]}")
+    typer.echo(output / baseline.INDEX)
+
+
+def _measured(
+    artifacts: Sequence[Any],
+    place: catalog.Device,
+    num_threads: int | None,
+    shapes: dict[str, tuple[int, ...]],
+    runner: Any,
+    progress: Any,
+) -> list[Any]:
+    from edgeport.measure import Measurement, Settings
+
+    settings = Settings(num_threads=num_threads or place.threads, cores=place.cores, input_shapes=shapes)
+    measurement = Measurement(artifacts, runner, settings, progress)
+    measurement.run()
+    return measurement.results()
+
+
+def _entry(model: str, how: dict[str, Any], folder: Path, result: Any) -> Any:
+    from edgeport.records import BaselineEntry
+
+    return BaselineEntry(model=model, options=how, result=result, preprocessing=preprocessing_of(folder))
+
+
+def preprocessing_of(folder: Path) -> Any:
+    """As the export says it; None for a file that no export stands beside."""
+    from edgeport.export.manifest import read_manifest
+
+    return read_manifest(folder).preprocessing if folder.is_dir() else None

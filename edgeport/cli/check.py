@@ -1,0 +1,209 @@
+"""edgeport check."""
+
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from edgeport import display
+from edgeport.cli.baseline import preprocessing_of
+from edgeport.cli.checks import deliver, destination_file, one_of
+from edgeport.cli.options import Quiet, Strings, complete_device, complete_model
+from edgeport.cli.subjects import (
+    Alpha,
+    Effect,
+    Emulated,
+    MaxMinutes,
+    Nice,
+    NumThreads,
+    Seed,
+    Tolerance,
+    find_artifacts,
+    is_converted,
+    kind_of,
+    place_and_runner,
+    shapes_of,
+    share,
+)
+from edgeport.errors import EdgeportError, UsageError
+
+JOB_SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that GitHub shows on a workflow run's page
+
+
+def check(
+    models: Annotated[
+        Strings, typer.Argument(metavar="[MODEL...]", help="Default: all.", autocompletion=complete_model)
+    ] = [],  # noqa: B006
+    baseline: Annotated[Path, typer.Option(help="The folder that edgeport baseline save wrote.")] = Path("baseline"),
+    device: Annotated[
+        Strings,
+        typer.Option(help="Where to run. Default: all of the baseline's. Repeatable.", autocompletion=complete_device),
+    ] = [],  # noqa: B006
+    tolerance: Tolerance = "2%",
+    effect: Effect = None,
+    alpha: Alpha = 0.005,
+    max_minutes: MaxMinutes = 10.0,
+    size_tolerance: Annotated[str, typer.Option(help="By how much a file may grow, or 'off'.", metavar="SHARE")] = "5%",
+    eval_data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled samples: a folder of images for each class in a folder, or .npz with 'labels'."),
+    ] = None,
+    accuracy_tolerance: Annotated[
+        str, typer.Option(help="How many more of them may be named wrongly.", metavar="SHARE")
+    ] = "1%",
+    num_threads: NumThreads = None,
+    nice: Nice = 0,
+    depth: Annotated[int, typer.Option(min=0, help="Of the modules that are named.")] = 2,
+    seed: Seed = None,
+    format: Annotated[str, typer.Option(help="table, json or markdown.", metavar="FORMAT")] = "table",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request to this file.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    allow_emulated: Emulated = False,
+    quiet: Quiet = False,
+) -> int:
+    """Hold the present state of models against a baseline: latency, size and, with labelled samples, accuracy.
+
+    Exports each model as it was exported for the baseline, and measures both sides in one session, as compare does.
+    Exit code 0: passed; 1: a regression; 3: something failed; 4: no verdict, or not comparable.
+
+    Example: edgeport check --baseline baseline/ --tolerance 2% --summary summary.md
+    """
+    from edgeport import baseline as store
+    from edgeport import compare as rules
+    from edgeport.reports import verdicts
+
+    one_of("--format", format, verdicts.FORMATS)
+    by = rules.criteria(share("--tolerance", tolerance), None if effect is None else share("--effect", effect), alpha)
+    by = msgspec.structs.replace(
+        by,
+        size_tolerance=None if size_tolerance == "off" else share("--size-tolerance", size_tolerance),
+        accuracy_tolerance=share("--accuracy-tolerance", accuracy_tolerance) if eval_data else None,
+    )
+    destinations = [destination_file(path) for path in (output, summary, junit)]
+    samples = _labelled(eval_data)
+    made: list[Any] = []
+    with display.steps(not quiet) as progress:
+        try:
+            entries = store.select(store.load(baseline), models, device)
+            subjects = _subjects(entries, baseline, bool(models), progress)
+            from edgeport import session
+
+            settings = session.Settings(
+                criteria=by,
+                max_minutes=max_minutes,
+                nice=nice,
+                seed=secrets.randbits(32) if seed is None else seed,
+                allow_emulated=allow_emulated,
+            )
+            tasks = [s.task(settings, num_threads) for s in subjects]
+            session.compare_all(tasks, made.append, progress)
+            made[:] = [_evaluated(c, s, samples, progress) for c, s in zip(made, subjects, strict=True)]
+        finally:  # what was decided before something failed is shown all the same
+            _report(made, format, depth, destinations)
+    return rules.exit_code([rules.outcome(c) for c in made])
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """One artifact of the baseline and the one that stands in its place now."""
+
+    entry: Any
+    pair: Any
+    place: Any
+    runner: Any
+    preprocessing: Any
+
+    def task(self, settings: Any, num_threads: int | None) -> tuple[Any, Any, Any]:
+        shapes = shapes_of(self.entry.options.get("input_shapes", ()), is_converted(self.entry.model))
+        threads = num_threads or self.entry.result.num_threads
+        own = msgspec.structs.replace(settings, num_threads=threads, cores=self.place.cores, input_shapes=shapes)
+        return self.runner, self.pair, own
+
+
+def _subjects(entries: Sequence[Any], folder: Path, named: bool, progress: Any) -> list[Subject]:
+    """Everything is exported before anything is measured."""
+    from edgeport import baseline as store
+
+    together: dict[bytes, list[Any]] = {}  # what one export makes
+    for entry in entries:
+        key = msgspec.json.encode((entry.model, entry.options, entry.result.device), order="sorted")
+        together.setdefault(key, []).append(entry)
+    found = []
+    for group in together.values():
+        place, runner = place_and_runner(group[0].result.device)
+        kept = [store.artifact(folder, entry) for entry in group]
+        candidates, export = _now(group[0], kept, place, runner, named, progress)
+        preprocessing = preprocessing_of(export)
+        for entry, before in zip(group, kept, strict=True):
+            pair = _pair(entry, before, candidates)
+            found.append(Subject(entry, pair, place, runner, preprocessing or entry.preprocessing))
+    return found
+
+
+def _now(entry: Any, kept: Sequence[Any], place: Any, runner: Any, named: bool, progress: Any) -> tuple[Any, Path]:
+    """The artifacts that stand in the place of those kept, and the folder of their export."""
+    runtimes, precisions = {a.runtime for a in kept}, {a.precision for a in kept}
+    runtime = None if len(runtimes) > 1 else runtimes.pop()
+    try:
+        return find_artifacts(
+            entry.model, runtime, ",".join(sorted(precisions)), entry.options, place, runner, progress
+        )
+    except UsageError as e:  # it is the baseline that named the model: nobody wrote a wrong command line
+        raise e if named else EdgeportError(f"{entry.model} of the baseline: {e}") from e
+
+
+def _pair(entry: Any, before: Any, candidates: Sequence[Any]) -> Any:
+    from edgeport.session import Pair
+
+    after = next((a for a in candidates if kind_of(a) == kind_of(before)), None)
+    if after is None:
+        there = ", ".join(" ".join(kind_of(a)) for a in candidates)
+        raise EdgeportError(f"{entry.model}: the baseline has {' '.join(kind_of(before))}, now there is {there}")
+    name = " ".join([entry.model, *entry.options.get("assignments", ()), before.precision, before.runtime])
+    return Pair(name, before, after, entry.result)
+
+
+def _labelled(data: Path | None) -> Any:
+    if data is None:
+        return None
+    from edgeport.export import evaluate
+
+    return evaluate.load(data)
+
+
+def _evaluated(comparison: Any, subject: Subject, samples: Any, progress: Any) -> Any:
+    if samples is None:
+        return comparison
+    from edgeport.export import evaluate
+    from edgeport.records import Accuracy
+
+    step = f"accuracy of {subject.pair.name}"
+    progress.started(step)
+    sides = (subject.pair.baseline, subject.entry.preprocessing), (subject.pair.candidate, subject.preprocessing)
+    right = [evaluate.count_right(subject.runner, a.path, samples, preprocessing) for a, preprocessing in sides]
+    progress.finished(step, f"{right[0]} and {right[1]} of {len(samples.labels)} named rightly")
+    return msgspec.structs.replace(comparison, accuracy=Accuracy(samples.source, len(samples.labels), *right))
+
+
+def _report(made: Sequence[Any], format: str, depth: int, destinations: Sequence[Path | None]) -> None:
+    """A summary is written even of nothing: it then says so."""
+    from edgeport import files
+    from edgeport.reports import View, verdicts
+
+    output, summary, junit = destinations
+    view = View(depth=depth, width=display.width(sys.stdout))
+    told = verdicts.summary(made, view)
+    if summary:
+        files.write_text(summary, told)
+    if os.environ.get(JOB_SUMMARY):
+        with Path(os.environ[JOB_SUMMARY]).open("a", encoding="utf-8") as file:
+            file.write(told + "\n")
+    if junit:
+        files.write_text(junit, verdicts.junit(made))
+    if made:
+        deliver(verdicts.render(made, format, view), output)

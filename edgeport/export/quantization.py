@@ -1,0 +1,309 @@
+"""Finds the int8 form of a network that keeps most of its answers, for any format.
+
+Tried one after the other on samples that were held back, each kept only if it gains something there: the ways to choose
+ranges, equal activations across the channels of depthwise convolutions, corrected biases; and, where asked for, layers
+left in float, each for what it gains.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeport.export import ranges
+from edgeport.export.ranges import Range, Tensors
+from edgeport.formats.graph import Graph
+from edgeport.formats.names import module_of
+from edgeport.records import FloatLayer, LayerNoise, Quantized
+
+Array = NDArray[Any]
+Sample = Sequence[Array]  # one array an input
+
+AUTO = "auto"
+GAIN_DB = 0.5  # less is chance, and the simpler form stays
+HELD_BACK = 4  # every fourth sample, of at least so many
+MOST_HELD_BACK, MOST_SEEN = 16, 32  # that choices are judged and made by; the ranges themselves are of all samples
+NOISELESS_DB = 120.0
+LARGEST_FACTOR = 16.0  # that a channel is scaled by
+MOST_TRIALS = 2  # layers tried in float for each that may stay so
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """A convolution or linear layer. output: the tensor that it makes, after an activation that goes with it.
+
+    linear: no activation goes with it; homogeneous: none, or ReLU. weight and bias name constants, "" for no bias.
+    channel_axis: of the weight's output channels. depthwise: one output channel of each of the input's.
+    """
+
+    name: str
+    input: str
+    output: str
+    weight: str
+    bias: str
+    channel_axis: int
+    depthwise: bool
+    linear: bool
+    homogeneous: bool
+    madds: int
+
+
+class FloatFile(Protocol):
+    """A float network that can be rewritten a little, and quantised.
+
+    output_names: of the tensors that it answers with. channel_axis: of images.
+    """
+
+    graph: Graph
+    output_names: list[str]
+    channel_axis: int
+
+    def layers(self) -> list[Layer]: ...
+
+    def constant(self, name: str) -> Array: ...
+
+    def set_constant(self, name: str, value: Array) -> None: ...
+
+    def tensors(self, samples: Sequence[Sample]) -> Iterator[Tensors]:
+        """Of each sample all floats that the network computes, by name."""
+        ...
+
+    def quantize(self, found: Mapping[str, Range], floats: Sequence[str]) -> Path:
+        """Writes an int8 file. found: ranges of tensors by name; floats: names of layers to leave as they are."""
+        ...
+
+    def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
+        """All outputs of each sample, one after another, by the runtime's own int8 kernels."""
+        ...
+
+    def quantized_tensors(self, path: Path, samples: Sequence[Sample]) -> Iterator[Tensors]:
+        """As tensors(), of an int8 file: as real numbers, under the same names."""
+        ...
+
+
+def run(file: FloatFile, samples: Sequence[Sample], method: str, share: bool, max_layers_float: int) -> Quantized:
+    """Quantises the file. method: of ranges, or auto; share: one range for tensors that are moved together.
+
+    The last file that quantize() writes is the result.
+    """
+    search = _Search(file, samples, share)
+    search.choose(list(ranges.METHODS) if method == AUTO and search.can_judge else [_plain(method)])
+    if method == AUTO and search.can_judge:
+        for name, change in CHANGES.items():
+            search.try_change(name, change)
+    search.leave_floats(max_layers_float)
+    return search.result()
+
+
+def sqnr_db(expected: Array, found: Array) -> float:
+    """10 log10 of the sum of squares of what is expected over that of the differences, at most 120."""
+    noise, signal = float(np.square(found - expected).sum()), float(np.square(expected).sum())
+    if not noise or not signal:
+        return NOISELESS_DB if not noise else -NOISELESS_DB
+    return min(10 * float(np.log10(signal / noise)), NOISELESS_DB)
+
+
+def _plain(method: str) -> str:
+    return ranges.EXTREMES if method == AUTO else method
+
+
+class _Search:
+    def __init__(self, file: FloatFile, samples: Sequence[Sample], share: bool) -> None:
+        self.file, self.samples, self.share = file, samples, share
+        self.can_judge = len(samples) >= 2 * HELD_BACK
+        self.held = samples[::HELD_BACK][:MOST_HELD_BACK] if self.can_judge else samples
+        self.seen = [s for i, s in enumerate(samples) if i % HELD_BACK][:MOST_SEEN] if self.can_judge else samples
+        names = file.output_names
+        self.expected = [np.concatenate([t[n].ravel() for n in names]) for t in file.tensors(self.held)]
+        self.method, self.score = ranges.EXTREMES, -NOISELESS_DB
+        self.spreads: dict[str, ranges.Spread] = {}
+        self.tried: dict[str, float] = {}
+        self.changes: list[str] = []
+        self.left: list[FloatLayer] = []
+
+    def choose(self, methods: Sequence[str]) -> None:
+        """Takes the method with the best signal-to-noise ratio on the samples held back."""
+        self.spreads = self._spreads(self.seen, counted=any(method != ranges.EXTREMES for method in methods))
+        scores = {}
+        for self.method in methods:
+            scores[self.method] = self._judge()
+        first, best = methods[0], max(scores, key=scores.__getitem__)
+        self.method = best if scores[best] > scores[first] + GAIN_DB else first
+        self.score = scores[self.method]
+        self.tried |= scores
+
+    def try_change(self, name: str, change: "Change") -> None:
+        """Changes the float file's constants, and back if that gains nothing."""
+        path, spreads = self._quantized(), self.spreads
+        before: dict[str, Array] = {}
+        for constant, value in change(self, path):
+            before.setdefault(constant, self.file.constant(constant).copy())
+            self.file.set_constant(constant, value)
+        if not before:
+            return
+        self.spreads = self._spreads(self.seen)
+        self.tried[name] = self._judge()
+        if self.tried[name] > self.score + GAIN_DB:
+            self.score = self.tried[name]
+            self.changes.append(name)
+            return
+        self.spreads = spreads
+        for constant, value in before.items():
+            self.file.set_constant(constant, value)
+
+    def leave_floats(self, most: int) -> None:
+        """The layers that gain most in float, one after the other."""
+        layers = {layer.name: layer for layer in self.file.layers()}
+        while len(self.left) < most:
+            noisy = sorted(self._losses(), key=lambda pair: -pair[1])
+            floats = [layer.name for layer in self.left]
+            names = [name for name, _ in noisy if name not in floats][: MOST_TRIALS * most]
+            gains = {name: self._judge(name) - self.score for name in names}
+            best = max(gains, key=gains.__getitem__, default="")
+            if not best or gains[best] < GAIN_DB:
+                break
+            self.score += gains[best]
+            self.left.append(FloatLayer(best, module_of(best) or "", gains[best], layers[best].madds))
+
+    def result(self) -> Quantized:
+        """Of a last quantisation, by all samples."""
+        self.spreads = self._spreads(self.samples)
+        path = self._quantized()
+        noise = self._noise(path)
+        layers = [layer for layer in self.file.layers() if layer.output in noise]
+        return Quantized(
+            method=self.method,
+            held_back=len(self.held) if self.can_judge else 0,
+            tried=self.tried if self.can_judge else {},
+            changes=tuple(self.changes),
+            float_layers=tuple(self.left),
+            layers=tuple(LayerNoise(la.name, module_of(la.name) or "", noise[la.output]) for la in layers),
+        )
+
+    def _spreads(self, samples: Sequence[Sample], counted: bool | None = None) -> dict[str, ranges.Spread]:
+        needed = self.method != ranges.EXTREMES if counted is None else counted
+        return ranges.spreads(lambda: self.file.tensors(samples), needed)
+
+    def _judge(self, *floats: str) -> float:
+        """Signal-to-noise ratio of the outputs, with these layers in float too."""
+        path = self._quantized(*floats)
+        made = self.file.outputs(path, self.held)
+        return sqnr_db(np.concatenate(self.expected), np.concatenate(made))
+
+    def _quantized(self, *floats: str) -> Path:
+        found = {name: ranges.METHODS[self.method](spread) for name, spread in self.spreads.items()}
+        shared = ranges.shared(self.file.graph, found) if self.share else found
+        return self.file.quantize(shared, [*(layer.name for layer in self.left), *floats])
+
+    def _noise(self, path: Path) -> dict[str, float]:
+        """Signal-to-noise ratio of every tensor that is quantised, by name."""
+        signal: dict[str, float] = {}
+        noise: dict[str, float] = {}
+        pairs = zip(self.file.tensors(self.held), self.file.quantized_tensors(path, self.held), strict=True)
+        for expected, found in pairs:
+            for name in expected.keys() & found.keys():
+                signal[name] = signal.get(name, 0.0) + float(np.square(expected[name]).sum())
+                noise[name] = noise.get(name, 0.0) + float(np.square(expected[name] - found[name]).sum())
+        return {
+            name: min(10 * float(np.log10(signal[name] / noise[name])), NOISELESS_DB) if noise[name] else NOISELESS_DB
+            for name in signal
+            if signal[name]
+        }
+
+    def _losses(self) -> Iterator[tuple[str, float]]:
+        """Of each layer how much signal-to-noise ratio goes from its input to its output, in dB."""
+        noise = self._noise(self._quantized())
+        for layer in self.file.layers():
+            if layer.output in noise:
+                yield layer.name, noise.get(layer.input, NOISELESS_DB) - noise[layer.output]
+
+
+class Change(Protocol):
+    """What may be done to the float file: (constant, new value) of each change."""
+
+    def __call__(self, search: _Search, path: Path) -> Iterator[tuple[str, Array]]: ...
+
+
+def _equalize(search: _Search, path: Path) -> Iterator[tuple[str, Array]]:
+    """Scales each channel between a layer and a depthwise convolution so that all have the largest one's range.
+
+    Exact: nothing, or a ReLU, lies between, and per-channel weights take the factors in. Nagel et al.: Data-Free
+    Quantization through Weight Equalization and Bias Correction, 4.1; with the activations' own ranges.
+    """
+    readers = search.file.graph.consumers()
+    layers = search.file.layers()
+    makers = {layer.output: layer for layer in layers if layer.homogeneous and layer.bias}
+    hidden = {name for name, nodes in readers.items() if len(nodes) == 1} - set(search.file.output_names)
+    pairs = [(makers[s.input], s) for s in layers if s.depthwise and s.input in makers.keys() & hidden]
+    extremes = _largest(search, {second.input for _, second in pairs})
+    for first, second in pairs:
+        largest = extremes[second.input]
+        factors = np.clip(largest.max() / np.maximum(largest, largest.max() * 1e-6), 1, LARGEST_FACTOR)
+        yield first.weight, _scaled(search.file.constant(first.weight), factors, first.channel_axis)
+        yield first.bias, search.file.constant(first.bias) * factors.astype(np.float32)
+        yield second.weight, _scaled(search.file.constant(second.weight), 1 / factors, second.channel_axis)
+
+
+def _largest(search: _Search, names: set[str]) -> dict[str, Array]:
+    """Of each channel of these tensors the largest absolute value."""
+    axis, found = search.file.channel_axis, dict[str, Array]()
+    for tensors in search.file.tensors(search.seen[: 2 * HELD_BACK]) if names else ():
+        for name in names:
+            values = np.abs(np.moveaxis(tensors[name], axis, 0)).reshape(tensors[name].shape[axis], -1).max(axis=1)
+            found[name] = np.maximum(found.get(name, 0), values)
+    return found
+
+
+def _scaled(weight: Array, factors: Array, axis: int) -> Array:
+    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
+    return np.asarray(weight * factors.reshape(shape), weight.dtype)
+
+
+def _correct_biases(search: _Search, path: Path) -> Iterator[tuple[str, Array]]:
+    """Takes the mean error that a layer adds to each channel out of its bias, where no activation follows.
+
+    Of the error in its output, what comes through its weights from that in its input is left to the layers before.
+    The same paper, 4.2, with errors measured on samples.
+    """
+    layers = [layer for layer in search.file.layers() if layer.linear and layer.bias]
+    errors = _mean_errors(search, path, {name for layer in layers for name in (layer.input, layer.output)})
+    for layer in layers:
+        if layer.output in errors and layer.input in errors:
+            through = _through(search.file, layer, errors[layer.input])
+            if through is not None:
+                value = search.file.constant(layer.bias) - (errors[layer.output] - through)
+                yield layer.bias, value.astype(np.float32)
+
+
+def _mean_errors(search: _Search, path: Path, names: set[str]) -> dict[str, Array]:
+    """Of each channel of these tensors, as far as they are quantised."""
+    sums: dict[str, Array] = {}
+    seen = search.seen[: 2 * HELD_BACK]
+    pairs = zip(search.file.tensors(seen), search.file.quantized_tensors(path, seen), strict=True)
+    for expected, found in pairs:
+        for name in names & expected.keys() & found.keys():
+            error = found[name] - expected[name]
+            axis = search.file.channel_axis if error.ndim > 2 else error.ndim - 1
+            mean = np.moveaxis(error, axis, 0).reshape(error.shape[axis], -1).mean(axis=1)
+            sums[name] = sums.get(name, np.zeros_like(mean)) + mean / len(seen)
+    return sums
+
+
+def _through(file: FloatFile, layer: Layer, error: Array) -> Array | None:
+    """What the layer's weights make of a mean error of its input; None for a convolution of several groups."""
+    weight = np.moveaxis(file.constant(layer.weight), layer.channel_axis, 0)
+    if layer.depthwise:
+        return np.asarray(weight.reshape(len(weight), -1).sum(axis=1) * error) if len(weight) == len(error) else None
+    inputs = 1 if file.channel_axis == 1 or weight.ndim == 2 else weight.ndim - 1
+    if weight.shape[inputs] != len(error):
+        return None
+    return np.asarray(np.moveaxis(weight, inputs, 1).reshape(*_outer(weight, inputs), -1).sum(axis=2) @ error)
+
+
+def _outer(weight: Array, inputs: int) -> tuple[int, int]:
+    return weight.shape[0], weight.shape[inputs]
+
+
+CHANGES: dict[str, Change] = {"equal depthwise ranges": _equalize, "corrected biases": _correct_biases}

@@ -1,0 +1,219 @@
+"""A float ONNX model -> int8 by ONNX Runtime's quantizer: QDQ, weights int8 per channel, activations by target."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData, save_tensors_data
+from onnxruntime.quantization.quant_utils import compute_scale_zp, get_qmin_qmax_for_qType
+
+from edgeport import formats
+from edgeport.export import quantization
+from edgeport.export.job import Job
+from edgeport.export.quantization import Array, Layer, Sample
+from edgeport.export.ranges import Range, Tensors
+from edgeport.formats.onnx import CHANNEL_AXIS
+from edgeport.records import Quantized
+
+# What ONNX Runtime's kernels want as activations: VNNI multiplies unsigned by signed bytes, sdot signed by signed.
+ACTIVATIONS = {"x86": QuantType.QUInt8, "arm": QuantType.QInt8}
+ACTIVATION_KINDS = ("Relu", "Clip")
+
+
+def run(model: onnx.ModelProto, path: Path, job: Job) -> Quantized:
+    """Writes the int8 model."""
+    logging.getLogger().setLevel(logging.ERROR)  # the quantizer advises a preprocessing that has already been done
+    samples = list(zip(*job.samples(), strict=True))
+    done = quantization.run(OnnxFile(model, path, job), samples, job.method, job.optimize, job.max_layers_float)
+    if job.int8_io:
+        quantized = onnx.load(path)
+        _strip_edges(quantized)
+        onnx.save(quantized, path)
+    return done
+
+
+class OnnxFile:
+    """model: changed in place."""
+
+    channel_axis = CHANNEL_AXIS
+
+    def __init__(self, model: onnx.ModelProto, path: Path, job: Job) -> None:
+        self._model, self._path, self._job = model, path, job
+        self._source = path.with_name("source.onnx")
+        onnx.save(model, self._source)
+        self.graph = formats.read(self._source)
+        self.output_names = [value.name for value in model.graph.output]
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._template: tuple[tuple[str, ...], onnx.ModelProto] | None = None
+
+    def layers(self) -> list[Layer]:
+        readers, found = self.graph.consumers(), []
+        nodes = {node.output[0]: node for node in self._model.graph.node}
+        for node in self.graph.nodes:
+            constants = [name for name in node.inputs[1:] if name in self._constants]
+            if node.kind not in ("Conv", "Gemm", "MatMul") or len(constants) != len(node.inputs) - 1:
+                continue
+            following = readers.get(node.outputs[0], [])
+            activation = following[0] if len(following) == 1 and following[0].kind in ACTIVATION_KINDS else None
+            weight = self._constants[constants[0]]
+            attributes = {a.name: helper.get_attribute_value(a) for a in nodes[node.outputs[0]].attribute}
+            groups = attributes.get("group", 1)
+            rows_first = node.kind == "Conv" or attributes.get("transB", 0)
+            found.append(
+                Layer(
+                    name=node.name,
+                    input=node.inputs[0],
+                    output=activation.outputs[0] if activation else node.outputs[0],
+                    weight=constants[0],
+                    bias=constants[1] if len(constants) > 1 else "",
+                    channel_axis=0 if rows_first else len(weight.dims) - 1,
+                    depthwise=groups > 1 and groups == weight.dims[0],
+                    linear=activation is None,
+                    homogeneous=activation is None or activation.kind == "Relu",
+                    madds=node.madds or 0,
+                )
+            )
+        return found
+
+    def constant(self, name: str) -> Array:
+        return numpy_helper.to_array(self._constants[name])
+
+    def set_constant(self, name: str, value: Array) -> None:
+        self._constants[name].CopyFrom(numpy_helper.from_array(value, name))
+        if value.ndim > 1:  # weights; biases are counted anew for every choice of ranges
+            self._template = None
+
+    def tensors(self, samples: Sequence[Sample]) -> Iterator[Tensors]:
+        floats = [n for n, t in self.graph.tensors.items() if t.dtype == "float32" and not t.constant]
+        given = set(self._job.input_names)
+        for sample, made in self._run(self._model, {n: n for n in floats if n not in given}, samples):
+            yield {**{n: a for n, a in sample.items() if a.dtype == np.float32}, **made}
+
+    def quantize(self, found: Mapping[str, Range], floats: Sequence[str]) -> Path:
+        same = self._template is not None and self._template[0] == tuple(floats)
+        if self._template is None or not same or not self._job.optimize:  # the quantizer shares some ranges by itself
+            self._template = tuple(floats), self._quantized(found, floats)
+        else:  # in a tenth of the time
+            self._set_ranges(self._template[1], found)
+        onnx.save(self._template[1], self._path)
+        return self._path
+
+    def _set_ranges(self, model: onnx.ModelProto, found: Mapping[str, Range]) -> None:
+        """Other ranges for a quantised model, and biases, which are counted in steps of the input by the weight."""
+        constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        makers = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+        lowest, highest = get_qmin_qmax_for_qType(ACTIVATIONS[self._job.target].tensor_type)
+
+        def put(name: str, value: Array) -> None:
+            constants[name].CopyFrom(numpy_helper.from_array(value, name))
+
+        for node in model.graph.node:
+            if node.op_type == "QuantizeLinear" and node.input[0] in found and node.input[1] in constants:
+                low, high = (np.float32(end) for end in found[node.input[0]])
+                zero, scale = compute_scale_zp(low, high, lowest, highest)
+                put(node.input[1], scale)
+                put(node.input[2], zero)
+        for layer in model.graph.node:
+            if len(layer.input) == 3 and layer.input[2] in makers and layer.input[2] in self._constants:
+                stored, steps, _ = makers[layer.input[2]].input
+                image, weight = (makers[name].input[1] for name in layer.input[:2])
+                scale, per_channel = (numpy_helper.to_array(constants[name]) for name in (image, weight))
+                step = (scale * per_channel).astype(np.float32).reshape(-1)
+                put(steps, step)
+                put(stored, np.round(self.constant(layer.input[2]) / step).astype(np.int32))
+
+    def _quantized(self, found: Mapping[str, Range], floats: Sequence[str]) -> onnx.ModelProto:
+        onnx.save(self._model, self._source)
+        cached = self._path.with_name("ranges.json")
+        data = {n: TensorData(lowest=np.float32(low), highest=np.float32(high)) for n, (low, high) in found.items()}
+        save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), cached)
+        quantize_static(
+            self._source,
+            self._path,
+            calibration_cache_path=cached,
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=ACTIVATIONS[self._job.target],
+            nodes_to_exclude=list(floats),
+        )
+        quantized = onnx.load(self._path)
+        quantized.graph.ClearField("metadata_props")
+        return quantized
+
+    def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
+        session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
+        made = [session.run(None, self._fed(sample)) for sample in samples]
+        return [np.concatenate([array.ravel() for array in arrays]) for arrays in made]
+
+    def quantized_tensors(self, path: Path, samples: Sequence[Sample]) -> Iterator[Tensors]:
+        model = onnx.load(path)
+        made_from = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+        wanted = {
+            made_from[n.input[0]]: n.output[0]
+            for n in model.graph.node
+            if n.op_type == "DequantizeLinear" and n.input[0] in made_from
+        }
+        wanted |= {name: name for name in self.output_names}
+        for _, made in self._run(model, wanted, samples):
+            yield made
+
+    def _run(
+        self, model: onnx.ModelProto, wanted: Mapping[str, str], samples: Sequence[Sample]
+    ) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
+        """Inputs and the wanted tensors of each sample. wanted: names in the model, by those to give them."""
+        shown = onnx.ModelProto()
+        shown.CopyFrom(model)
+        known = {value.name for value in model.graph.output}
+        more = dict.fromkeys(name for name in wanted.values() if name not in known)
+        shown.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in more)
+        options = _options()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        for sample in samples:
+            fed = self._fed(sample)
+            yield fed, dict(zip(wanted, session.run(list(wanted.values()), fed), strict=True))
+
+    def _fed(self, sample: Sample) -> dict[str, Array]:
+        return dict(zip(self._job.input_names, sample, strict=True))
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # another converter has the other cores
+    options.log_severity_level = 3
+    return options
+
+
+def _strip_edges(model: onnx.ModelProto) -> None:
+    """Makes integer inputs and outputs: takes away the operators that convert them from and to floats."""
+    graph = model.graph
+    types = {t.name: t.data_type for t in graph.initializer}
+    for value in graph.input:
+        for node in [n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] == value.name]:
+            _rename(graph, node.output[0], value.name)
+            value.type.tensor_type.elem_type = types[node.input[2]]
+            graph.node.remove(node)
+    for value in graph.output:
+        for node in [n for n in graph.node if n.op_type == "DequantizeLinear" and n.output[0] == value.name]:
+            quantized, code = node.input[0], types[node.input[2]]
+            if any(value.name in n.input for n in graph.node):  # the network goes on with it as floats
+                _rename(graph, value.name, f"{value.name}/float")
+            else:
+                graph.node.remove(node)
+            _rename(graph, quantized, value.name)
+            value.type.tensor_type.elem_type = code
+    assert all(v.type.tensor_type.elem_type != TensorProto.UNDEFINED for v in (*graph.input, *graph.output))
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                if name == old:
+                    names[i] = new

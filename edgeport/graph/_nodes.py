@@ -1,0 +1,55 @@
+"""What passes and converters ask of a captured graph's node, and how a pass makes a new one."""
+
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree
+
+from edgeport.graph._state import get_state
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """() for what is no tensor of fixed shape."""
+    return fixed_shape(node.meta.get("val")) or ()
+
+
+def fixed_shape(value: object) -> tuple[int, ...] | None:
+    """None for what is no tensor of fixed shape."""
+    if not isinstance(value, torch.Tensor) or not all(isinstance(d, int) for d in value.shape):
+        return None
+    return tuple(value.shape)
+
+
+def argument(node: Node, position: int, default: Any = None) -> Any:
+    """A positional argument by its place in the operator's schema, wherever it was written."""
+    if len(node.args) > position:
+        return node.args[position]
+    name = node.target._schema.arguments[position].name  # type: ignore[union-attr]
+    return node.kwargs.get(name, default)
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """(of height, of width) of a number, or a list of one or two."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return int(values[0]), int(values[-1])
+
+
+def create(gm: GraphModule, like: Node, target: Any, *args: Any) -> Node:
+    """A node where the graph is inserting, which belongs to the module of another one."""
+    node = gm.graph.call_function(target, args)
+    node.meta = {key: value for key, value in like.meta.items() if key != "val"}
+    node.meta["val"] = infer(gm, node)
+    return node
+
+
+def infer(gm: GraphModule, node: Node) -> Any:
+    """What the operator makes of its arguments as they are: tensors that have a shape and a type, and no elements."""
+
+    def value(argument: Node) -> Any:
+        state = get_state(gm, argument)
+        known = argument.meta["val"] if state is None else state
+        return _pytree.tree_map_only(torch.Tensor, lambda t: t.new_empty(t.shape, device="meta"), known)
+
+    args, kwargs = _pytree.tree_map_only(Node, value, (node.args, node.kwargs))
+    return node.target(*args, **kwargs)  # type: ignore[operator]
