@@ -10,6 +10,7 @@ operators().
 """
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,10 @@ class BenchmarkModel(Runner, frozen=True):
         return {**told, "emulated": emulated, "runner": "benchmark_model", "samples": "one median a launch"}
 
     def state(self) -> Message:
-        """Nothing: the temperature, the clock and what else runs stay unknown."""
-        return {"snapshot": {"celsius": []}, "busy": []}
+        """Its facts and its date: the temperature, the frequencies and what else runs stay unknown."""
+        date = self.transport.run(["date", "+%s"]).out.strip()
+        snapshot = {"celsius": [], "unix_time": float(date) if date.isdigit() else time.time()}
+        return {"facts": self.facts(), "snapshot": snapshot, "busy": []}
 
     def _program(self) -> str:
         program = self.transport.put(self.binary, keep=True)
@@ -103,8 +106,8 @@ class BenchmarkModel(Runner, frozen=True):
         if not rows:
             raise DeviceError(f"{self.device}: benchmark_model wrote no profile of operators: {done.err.strip()}")
         rows += [
-            {"name": "whole run", "source": "invoke", "index": -1, "us": [whole.mean]},
-            {"name": "between operators", "source": "between", "index": -1, "us": [0.0]},
+            {"name": "whole run", "source": "invoke", "index": -1, "us": [round(whole.mean)]},
+            {"name": "between operators", "source": "between", "index": -1, "us": [0]},
         ]
         return {"rows": rows, "plain_ns": [round(plain.mean * 1e3)], "before": {}, "after": {}, "optimized_model": None}
 

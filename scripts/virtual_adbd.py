@@ -272,6 +272,7 @@ async def _feed(stream: Stream, process: asyncio.subprocess.Process) -> None:
             elif packet == CLOSE_STDIN:
                 process.stdin.close()
     except asyncio.IncompleteReadError:
+        process.stdin.close()
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGHUP)
     except ConnectionError:

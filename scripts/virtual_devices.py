@@ -342,6 +342,7 @@ def _write_system(device: Device, folder: Path) -> None:
     for members, khz in clusters:
         for core in members:
             _write(cpu / f"cpu{core}/topology/core_id", f"{core}\n")
+            (cpu / f"cpu{core}/cpufreq").symlink_to(f"../cpufreq/policy{members[0]}")
         if members:
             _write_policy(cpu / f"cpufreq/policy{members[0]}", members, khz, device.governor)
     thermal = folder / "sys/class/thermal/thermal_zone0"

@@ -92,6 +92,7 @@ class Session:
 
         sleeps: between runs it takes no processor time from others, as it does by default for some 40 ms.
         """
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it would report to its maker, from a thread beside what is timed
         lib = C.CDLL(library)
         lib.OrtGetApiBase.restype = C.POINTER(ApiBase)
         self._base = lib.OrtGetApiBase().contents

@@ -20,7 +20,7 @@ def assert_broken_down(results: list[dict[str, Any]]) -> None:
     for result in results:
         assert result["emulated"]
         assert result["facts"]["machine"] == "aarch64"
-        assert len(result["ops"]) > 100
+        assert len(result["ops"]) > 80  # its 56 convolutions, and what moves channels between them
         assert {"conv1.0", "conv5.0", "fc"} <= {op["module"] for op in result["ops"]}
         assert result["classes"]["conv"]["share"] > 0.3
         assert result["unattributed_share"] <= 1 - ATTRIBUTED, (result["runtime"], result["precision"])
