@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 import tomllib
@@ -15,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -28,15 +29,48 @@ FACTORY = "build"
 Recognise = Callable[[Mapping[str, tuple[int, ...]]], tuple[str, dict[str, Any]]]
 
 
+class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a device should be; "" for no matter. model: a part of its model's name; abi: as `uname -m` has it."""
+
+    model: str = ""
+    abi: str = ""
+    governor: str = ""
+
+
+class Sensors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Commands, as lists of words, that tell what no file does. temperature: prints degrees Celsius, the first number
+    counts; throttled: prints vcgencmd's get_throttled, the first hexadecimal number counts.
+    """
+
+    temperature: tuple[str, ...] = ()
+    throttled: tuple[str, ...] = ()
+
+
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of devices/. threads: what a model runs with unless asked otherwise; cores: pinned to, if any."""
+    """One file of devices/. transport: a file of edgeport/transport; address: as ssh takes it, or a serial number of
+    adb; ssh_config: read in place of the user's own (ssh -F); workdir: the folder on the device for all that edgeport
+    keeps there, below the home folder if it is relative; python: its interpreter there. threads: what a model runs with
+    unless asked otherwise; cores: pinned to, if any. target: whose kernels int8 is made for. runner: what measures
+    there, edgeport's agent or TensorFlow Lite's benchmark_model. android_kit: the file that brings Python to a phone,
+    where it is not in edgeport's cache; benchmark_model: that program for the device.
+    """
 
     name: str
     description: str
     transport: str
-    target: str
-    threads: int = 1
+    target: Literal["auto", "x86", "arm"]
+    address: str = ""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    ssh_config: str = ""
+    workdir: str = ""
+    python: str = "python3"
+    threads: Annotated[int, msgspec.Meta(ge=1)] = 1
     cores: tuple[int, ...] = ()
+    runner: Literal["agent", "benchmark_model"] = "agent"
+    android_kit: str = ""
+    benchmark_model: str = ""
+    expect: Expected = Expected()
+    sensors: Sensors = Sensors()
 
 
 class Factory(msgspec.Struct, frozen=True):
@@ -139,16 +173,42 @@ def find_device(name: str) -> Device:
     known = _device_files()
     if name not in known:
         raise UsageError(f"unknown device {name!r}; there are {', '.join(sorted(known))}{nearest(name, known)}")
+    return read_device(known[name])
+
+
+def read_device(path: Path) -> Device:
+    """Raises DeviceError, which names the file and the key."""
     try:
-        raw = tomllib.loads(known[name].read_text(encoding="utf-8"))
-        return msgspec.convert({"name": name, **raw}, Device)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as e:
-        raise DeviceError(f"{known[name]}: {e}") from e
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        device = msgspec.convert({"name": path.stem, **raw}, Device)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as e:
+        raise DeviceError(f"{path}: {e}") from e
+    except OSError as e:
+        raise DeviceError(f"{path}: {(e.strerror or str(e)).lower()}") from e
+    beside = {
+        key: str(path.parent / Path(named).expanduser())
+        for key in ("ssh_config", "android_kit", "benchmark_model")
+        if (named := getattr(device, key))
+    }
+    return msgspec.structs.replace(device, **beside)
+
+
+def device_file(name: str) -> Path:
+    """Of a device that there is."""
+    return _device_files()[name]
+
+
+def own_devices_folder() -> Path:
+    """Where the user's devices lie, whatever folder he is in."""
+    root = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(root) if root else Path.home() / ".config") / "edgeport" / "devices"
 
 
 def _device_files() -> dict[str, Path]:
-    folder = Path(next(iter(importlib.import_module("edgeport.devices").__path__)))
-    return {p.stem: p for p in sorted(folder.glob("*.toml"))}
+    """edgeport's own, the user's, and those of the folder that we are in; a later one takes the place of an earlier."""
+    shipped = Path(next(iter(importlib.import_module("edgeport.devices").__path__)))
+    folders = (shipped, own_devices_folder(), Path("devices"))
+    return {p.stem: p for folder in folders for p in sorted(folder.glob("*.toml"))}
 
 
 def _unknown_model(model: str) -> str:

@@ -26,6 +26,18 @@ class DeviceError(EdgeportError):
     """A device, a runtime on it, or the agent failed."""
 
 
+class ConnectError(DeviceError):
+    """No way to a device. step: what failed, as `edgeport devices check` calls it: reachable, host key or login."""
+
+    def __init__(self, step: str, text: str) -> None:
+        super().__init__(text)
+        self.step = step
+
+
+class LostConnectionError(DeviceError):
+    """The way to a device broke: what ran there may be run again once it is back."""
+
+
 class NothingComparedError(EdgeportError):
     """There is nothing to compare with, so there is no verdict: neither a pass nor a regression."""
 

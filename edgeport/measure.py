@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edgeport import attribution, files, formats, kit, stats
+from edgeport import attribution, files, formats, preflight, stats
 from edgeport.attribution import Row
 from edgeport.errors import DeviceError, UsageError
 from edgeport.formats import Graph
@@ -30,7 +30,9 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """How to measure. input_shapes: sizes by input name, for those that the file leaves open."""
+    """How to measure. input_shapes: sizes by input name, for those that the file leaves open. cool_down: degrees
+    Celsius below which the device is to be before each launch.
+    """
 
     num_threads: int = 1
     num_runs: int = 16
@@ -39,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     cores: tuple[int, ...] = ()
     input_shapes: dict[str, tuple[int, ...]] = {}
     profile: bool = True
+    cool_down: float | None = None
 
 
 class Measurement:
@@ -76,7 +79,8 @@ class _Session:
 
     def __init__(self, artifact: Artifact, runner: Runner, settings: Settings, progress: Progress) -> None:
         self.artifact, self.runner, self.settings, self.progress = artifact, runner, settings, progress
-        self.step = f"{artifact.path.name} {artifact.runtime}"
+        place = "" if runner.device == "local" else f"{runner.device}: "
+        self.step = f"{place}{artifact.path.name} {artifact.runtime}"
         self.graph = formats.read(artifact.path)
         self.shapes = _shapes(self.graph, settings.input_shapes)
         self.launches: list[Launch] = []
@@ -93,7 +97,7 @@ class _Session:
         messages = self._run("latency", [])
         samples, ready = messages["samples"], messages["ready"]
         self.facts, self.cores = messages["hello"]["facts"], tuple(ready["cores"])
-        self.version = ready["version"] or kit.library(self.artifact.runtime).version
+        self.version = ready["version"] or self.runner.library(self.artifact.runtime).version
         self.inputs = tuple(TensorInfo(i["name"], tuple(i["shape"]), i["dtype"]) for i in ready["inputs"])
         self.launches.append(
             Launch(
@@ -109,11 +113,9 @@ class _Session:
     def run_profile(self) -> None:
         """One fresh process with the runtime's profiler on."""
         self.progress.advanced(self.step, "profile")
-        with tempfile.TemporaryDirectory(prefix="edgeport-") as folder:
-            optimized_path = Path(folder, "optimized.onnx")
-            options = [f"--optimized-model={optimized_path}"] if self.artifact.runtime == "onnxruntime" else []
-            message = self._run("ops", options)["ops"]
-            optimized = formats.read(optimized_path) if optimized_path.is_file() else None
+        with self.runner.transport.folder() as folder:
+            message = self._run("ops", [f"--scratch={folder}"])["ops"]
+            optimized = self._optimized(message["optimized_model"])
         rows = [_row(r) for r in message["rows"] if r["us"] and r["source"] not in ("invoke", "between")]
         whole = {r["source"]: tuple(r["us"]) for r in message["rows"]}
         graph = formats.read(self.artifact.path, {i.name: i.shape for i in self.inputs})
@@ -125,6 +127,15 @@ class _Session:
             before=message["before"],
             after=message["after"],
         )
+
+    def _optimized(self, source: str | None) -> Graph | None:
+        """The graph that the runtime made of the file, where it leaves it on the device."""
+        if source is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="edgeport-") as folder:
+            path = Path(folder, "optimized.onnx")
+            self.runner.transport.get(source, path)
+            return formats.read(path)
 
     def finish(self) -> None:
         median = stats.latency(self.launches).median
@@ -158,10 +169,12 @@ class _Session:
         common += [f"--cores={','.join(map(str, settings.cores))}"] if settings.cores else []
         common += [f"--input-shape={n}={','.join(map(str, s))}" for n, s in self.shapes.items()]
         artifact = self.artifact
+        if settings.cool_down is not None:
+            preflight.cool_down(self.runner, settings.cool_down, self.progress)
         try:
             return self.runner.run(command, artifact.runtime, artifact.path, [*common, *options], self._heard)
         except DeviceError as e:
-            raise DeviceError(f"{e}{self._hints()}") from e
+            raise type(e)(f"{e}{self._hints()}") from e
 
     def _hints(self) -> str:
         """What about the file may be why it does not run."""

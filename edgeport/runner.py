@@ -13,8 +13,9 @@ import msgspec
 
 from edgeport import kit
 from edgeport.agent import PROTOCOL
-from edgeport.errors import DeviceError
-from edgeport.transport import Local, Process
+from edgeport.catalog import Sensors
+from edgeport.errors import DeviceError, LostConnectionError
+from edgeport.transport import Local, Process, Transport
 
 Message = dict[str, Any]
 ENDING_SECONDS = 10.0  # for a served process to say goodbye in
@@ -32,11 +33,16 @@ class Burst(msgspec.Struct, frozen=True):
 
 
 class Runner(msgspec.Struct, frozen=True):
-    """Runs the agent on one device, one process a call."""
+    """Runs the agent on one device, one process a call. library: finds a runtime for that device. still_ours: raises
+    DeviceError once the device is not kept for us any more.
+    """
 
     device: str
-    transport: Local
+    transport: Transport
     timeout: float = 600.0
+    library: Callable[[str], kit.Library] = kit.library
+    still_ours: Callable[[], None] = lambda: None
+    sensors: Sensors = Sensors()
 
     def run(
         self,
@@ -47,12 +53,14 @@ class Runner(msgspec.Struct, frozen=True):
         on_message: Callable[[Message], None] = lambda message: None,
     ) -> dict[str, Message]:
         """The agent's messages by kind. Raises DeviceError with the agent's own text, or with how it died."""
+        self.still_ours()
         argv = self._command(command, runtime, model, options)
         return self._messages(argv, f"{command} of {model.name} with {runtime}", on_message)
 
     @contextlib.contextmanager
     def serve(self, runtime: str, model: Path, options: Sequence[str] = ()) -> Iterator["Served"]:
         """A process that holds the model loaded and warmed up until the block ends, however that ends."""
+        self.still_ours()
         process = self.transport.start(self._command("serve", runtime, model, options), listens=True)
         served = Served(process, f"serving {model.name} with {runtime} on {self.device}", self.timeout)
         try:
@@ -67,25 +75,36 @@ class Runner(msgspec.Struct, frozen=True):
 
     def facts(self) -> Message:
         """What the device is."""
-        facts = self._messages([*self._agent(), "facts"], "facts", lambda m: None)["hello"]["facts"]
+        facts = self._messages([*self.agent(), "facts"], "facts", lambda m: None)["hello"]["facts"]
         return dict(facts)
+
+    def state(self) -> Message:
+        """What it is and how: {"facts", "snapshot": as around launches, "busy": [{name, pid, cores}]}."""
+        messages = self._messages([*self.agent(), "state", *self._sensors()], "state", lambda m: None)
+        return {"facts": messages["hello"]["facts"], **messages["state"]}
+
+    def agent(self) -> list[str]:
+        """The words that start the agent, its command to follow."""
+        return [*self.transport.python, self.transport.put(kit.agent_archive(), keep=True)]
 
     def _command(self, command: str, runtime: str, model: Path, options: Sequence[str]) -> list[str]:
         return [
-            *self._agent(),
+            *self.agent(),
             command,
             f"--runtime={runtime}",
-            f"--library={self.transport.put(kit.library(runtime).path)}",
+            f"--library={self.transport.put(self.library(runtime).path, keep=True)}",
             f"--model={self.transport.put(model)}",
+            "--attached",
+            *self._sensors(),
+            *([f"--temporary={self.transport.session}"] if self.transport.session else []),
             *options,
         ]
 
-    def _agent(self) -> list[str]:
-        # -I and -S: nothing of the user's environment or of installed packages, which the agent does not need
-        return [self.transport.python, "-I", "-S", self.transport.put(kit.agent_archive())]
+    def _sensors(self) -> list[str]:
+        return [] if self.sensors == Sensors() else [f"--sensors={msgspec.json.encode(self.sensors).decode()}"]
 
     def _messages(self, argv: Sequence[str], what: str, on_message: Callable[[Message], None]) -> dict[str, Message]:
-        process = self.transport.start(argv)
+        process = self.transport.start(argv, listens=True)
         messages: dict[str, Message] = {}
         for line in process.lines(self.timeout):
             message = _parsed(line)
@@ -95,8 +114,9 @@ class Runner(msgspec.Struct, frozen=True):
             on_message(message)
             if message["type"] == "hello":
                 self._check_protocol(message)
+        process.close_input()
         if "bye" not in messages:
-            raise DeviceError(f"{what} on {self.device}: {_failure(process, messages)}")
+            raise _failure(f"{what} on {self.device}", process, messages)
         return messages
 
     def _check_protocol(self, hello: Message) -> None:
@@ -117,7 +137,12 @@ class Served:
         answer = self.wait_for("burst")
         return Burst(tuple(answer["ns"]), tuple(answer["preempted"]), tuple(answer["waited_ns"]))
 
-    def wait_for(self, kind: str, timeout: float | None = None) -> Message:
+    def wait_for(
+        self,
+        kind: str,
+        timeout: float | None = None,
+        on_message: Callable[[Message], None] = lambda message: None,
+    ) -> Message:
         """The next message of that kind. Raises DeviceError if none comes within the time (default: the runner's)."""
         deadline = time.monotonic() + (timeout or self._timeout)
         while (line := self._process.line(deadline - time.monotonic())) is not None:
@@ -125,10 +150,11 @@ class Served:
             if message is None:
                 continue
             self.messages[message["type"]] = message
+            on_message(message)
             if message["type"] == kind:
                 return message
         self._process.kill()  # so that how it ended is known
-        raise DeviceError(f"{self._what}: {_failure(self._process, self.messages)}")
+        raise _failure(self._what, self._process, self.messages)
 
 
 def local_runner(device: str = "local") -> Runner:
@@ -144,11 +170,13 @@ def _parsed(line: str) -> Message | None:
     return message if isinstance(message, dict) and "type" in message else None
 
 
-def _failure(process: Process, messages: dict[str, Message]) -> str:
+def _failure(what: str, process: Process, messages: dict[str, Message]) -> DeviceError:
     """Why an ended agent did not do what it was asked: in its own words, or by how it died."""
     if "error" in messages:
-        return f"{messages['error']['text']}{_runtime_errors(process)}"
-    return _death(process, messages)
+        return DeviceError(f"{what}: {messages['error']['text']}{_runtime_errors(process)}")
+    if process.lost:
+        return LostConnectionError(f"{what}: the connection was lost\n{process.last_errors()}".rstrip())
+    return DeviceError(f"{what}: {_death(process, messages)}")
 
 
 def _runtime_errors(process: Process) -> str:

@@ -14,6 +14,8 @@ from edgeport.records import Launch, OpProfile, Result
 DRIFT = 0.05
 SLOW_CLOCK = 0.9
 CONFIDENCE = 0.95
+SHUTDOWN = 6  # the worst of Android's ThrottlingSeverity
+LIMITS = ("under-voltage", "capped frequency", "throttling", "soft temperature limit")  # bits of get_throttled
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -131,7 +133,8 @@ def _outside(n: int, tail: float) -> int | None:
 def verdict(result: Result) -> str:
     """throttled, drifting or stable: whether the numbers describe the device, or what happened to it meanwhile.
 
-    throttled: the device counted throttling events, or its clock ended more than a tenth below its maximum.
+    throttled: the device counted throttling events, told of a limit (limits()), or its clock ended more than a tenth
+    below its maximum.
     drifting: the second half of the launches (of the samples, if there is one launch) is more than 5% off the first.
     """
     if any(throttled(launch.before, launch.after, result.facts) for launch in result.launches):
@@ -143,6 +146,19 @@ def verdict(result: Result) -> str:
     if half and abs(median(series[-half:]) / median(series[:half]) - 1) > DRIFT:
         return "drifting"
     return "stable"
+
+
+def limits(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the device said to slow it down, around some runs or newly during them, by the snapshots around them.
+
+    Bits of get_throttled (Raspberry Pi, documentation of vcgencmd): 0 to 3 are so now, 16 to 19 were so since its
+    start, and tell nothing of these runs where they were set before. Android's thermal status is ThrottlingSeverity.
+    """
+    was, is_ = before.get("throttled_bits") or 0, after.get("throttled_bits") or 0
+    bits = was | is_ | (is_ >> 16 & ~(was >> 16))
+    status = max(before.get("thermal_status") or 0, after.get("thermal_status") or 0)
+    thermal = (f"thermal status {status} of {SHUTDOWN}",) if status else ()
+    return (*(name for bit, name in enumerate(LIMITS) if bits >> bit & 1), *thermal)
 
 
 def steal(launch: Launch) -> float | None:
@@ -169,5 +185,7 @@ def throttled(before: Mapping[str, Any], after: Mapping[str, Any], facts: Mappin
     earlier, later = before.get("throttle_count"), after.get("throttle_count")
     if earlier is not None and later is not None and later > earlier:
         return True
-    clocks, limits = after.get("khz") or [], facts.get("max_khz") or []
-    return bool(clocks and limits) and max(clocks) < SLOW_CLOCK * max(limits)
+    if limits(before, after):
+        return True
+    clocks, most = after.get("khz") or [], facts.get("max_khz") or []
+    return bool(clocks and most) and max(clocks) < SLOW_CLOCK * max(most)

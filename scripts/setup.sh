@@ -111,6 +111,19 @@ apt_install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null 2>&1
 }
 
+# What the tests of devices need. Where a service manager runs, an SSH server would be started by being installed: that
+# is left to whoever owns the machine, and the tests say what they skipped.
+install_test_tools() {
+    local wanted=()
+    can_apt && [[ ! -d /run/systemd/system ]] || return 0
+    [[ -x /usr/sbin/sshd ]] || wanted+=(openssh-server)
+    command -v ssh-keygen >/dev/null || wanted+=(openssh-client)
+    [[ -e /usr/lib/binfmt.d/qemu-aarch64.conf ]] || wanted+=(qemu-user-static)
+    command -v adb >/dev/null || wanted+=(adb)
+    command -v faketime >/dev/null || wanted+=(faketime)
+    [[ ${#wanted[@]} == 0 ]] || apt_install "${wanted[@]}" || say "apt-get could not install ${wanted[*]}"
+}
+
 # For the tests of the history. Debian's packages would make a database of their own and start its server: they are told
 # not to. Where it cannot be installed those tests are skipped, and say so.
 want_postgresql() {

@@ -75,14 +75,18 @@ class Session:
         model: str,
         num_threads: int,
         shapes: Dict[str, List[int]],
-        profiling: bool,
+        scratch: str = "",
         sleeps: bool = False,
     ) -> None:
-        """sleeps: between runs it takes no processor time from others; XNNPACK's threads never do."""
+        """scratch: not empty, it profiles, though its profiler writes no files.
+
+        sleeps: between runs it takes no processor time from others; XNNPACK's threads never do.
+        """
         self._lib = C.CDLL(library)
         self._libc = C.CDLL(None)
         self._libc.strdup.restype, self._libc.strdup.argtypes = P, [C.c_char_p]
         self._libc.free.argtypes = [P]
+        profiling = bool(scratch)
         self._free = DESTRUCTOR(self._libc.free)
         self._env = self._new("LiteRtCreateEnvironment", [C.c_int, P], 0, None)
         self._model = self._new("LiteRtCreateModelFromFile", [P, C.c_char_p], self._env, model.encode())

@@ -1,21 +1,24 @@
-"""The agent's commands: facts, latency, ops, infer and serve."""
+"""The agent's commands: facts, state, hold, latency, ops, infer and serve."""
 
 import argparse
 import contextlib
 import gc
+import json
 import os
 import resource
-import shutil
 import sys
 import time
 from typing import Any, Dict, List, Optional
 
 from . import PROTOCOL, litert, ort, telemetry
+from .hold import hold
+from .host import Host
 from .messages import AgentError, emit
 from .tensors import filler
 
 RUNTIMES: Dict[str, Any] = {"litert": litert.Session, "onnxruntime": ort.Session}
 PROGRESS_NS = 1_000_000_000
+SENSORS_HELP = "JSON: commands that tell what no file does, as lists of words"
 AUTOGROUP = "/proc/self/autogroup"
 
 
@@ -24,10 +27,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = _parser().parse_args(argv)
     emit("hello", protocol=PROTOCOL, pid=os.getpid(), facts=telemetry.facts())
     try:
-        if args.command != "facts":
+        telemetry.use(json.loads(getattr(args, "sensors", "{}")))
+        if args.command in MEASURING:
+            if args.temporary:
+                os.environ["TMPDIR"] = args.temporary
             _pin(args.cores)
             _take_priority(args.nice)
-            args.function(args)
+            args.host = Host(args.attached)
+        args.function(args)
     except AgentError as e:
         emit("error", kind=e.kind, text=str(e))
         return 1
@@ -40,7 +47,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def latency(args: argparse.Namespace) -> None:
     """Times plain runs, one by one, with the profiler off."""
-    session = _open(args, profiling=False)
+    session = _open(args)
     start = time.perf_counter_ns()
     session.run()
     emit("first", ns=time.perf_counter_ns() - start)
@@ -52,7 +59,7 @@ def latency(args: argparse.Namespace) -> None:
 
 def ops(args: argparse.Namespace) -> None:
     """Times runs with the runtime's profiler on, op by op; and, in the same process, plain runs before and after."""
-    plain, session = _open(args, profiling=False), _open(args, profiling=True)
+    plain, session = _open(args), _open(args, scratch=args.scratch)
     for _ in range(1 + args.warmup_runs):
         plain.run()
     before = telemetry.snapshot()
@@ -63,15 +70,13 @@ def ops(args: argparse.Namespace) -> None:
     plain.run()
     plain_ns += _timed(plain, max(1, args.num_runs // 2), "plain run")
     after = telemetry.snapshot()
-    if args.optimized_model and isinstance(session, ort.Session):
-        shutil.copyfile(session.optimized_model(), args.optimized_model)
-        shutil.rmtree(os.path.dirname(session.optimized_model()))
-    emit("ops", rows=rows, plain_ns=plain_ns, before=before, after=after)
+    optimized = session.optimized_model() if isinstance(session, ort.Session) else None
+    emit("ops", rows=rows, plain_ns=plain_ns, optimized_model=optimized, before=before, after=after)
 
 
 def infer(args: argparse.Namespace) -> None:
     """Computes the outputs of given inputs: each --data file holds every sample of that input, one after another."""
-    session = _open(args, profiling=False)
+    session = _open(args)
     if len(args.data) != len(session.inputs) or len(args.result) != len(session.outputs):
         counts = f"{len(session.inputs)} inputs and {len(session.outputs)} outputs"
         raise AgentError("usage", f"the model has {counts}; give as many --data and --result")
@@ -82,22 +87,31 @@ def infer(args: argparse.Namespace) -> None:
     emit("inferred", outputs=[t.as_dict() for t in session.outputs])
 
 
+def state(args: argparse.Namespace) -> None:
+    """Says how the device is, before anything is measured."""
+    busy = telemetry.busy_processes(args.seconds)
+    emit("state", snapshot=telemetry.snapshot(), busy=busy)
+
+
 def serve(args: argparse.Namespace) -> None:
     """Holds the model loaded and answers each line "burst N" on standard input with the times of N runs.
 
     Between bursts it takes no processor time, so that another process can be timed on the same cores. It ends when its
     input does, which is also what becomes of it if the host dies.
     """
-    session = _open(args, profiling=False, sleeps=True)
+    session = _open(args, sleeps=True)
     _timed(session, args.warmup_runs, "warm-up")
     if args.num_threads == len(os.sched_getaffinity(0)):
         _pin_threads()
     emit("serving", telemetry=telemetry.snapshot())
-    for line in sys.stdin:
+    for line in args.host.lines():
         command, _, number = line.partition(" ")
         if command != "burst" or not number.strip().isdigit():
             raise AgentError("usage", f"{line.strip()!r} is no request; there is 'burst N'")
         emit("burst", **_burst(session, int(number), args.spin_percent / 100))
+
+
+MEASURING = {"latency": latency, "ops": ops, "infer": infer, "serve": serve}
 
 
 def _infer_samples(session: Any, samples: int, ins: List[Any], outs: List[Any]) -> None:
@@ -114,11 +128,11 @@ def _infer_samples(session: Any, samples: int, ins: List[Any], outs: List[Any]) 
             out.write(session.read(i))
 
 
-def _open(args: argparse.Namespace, profiling: bool, sleeps: bool = False) -> Any:
+def _open(args: argparse.Namespace, scratch: str = "", sleeps: bool = False) -> Any:
     with open(args.library, "rb") as f:  # an early, clear error; and the file is in the page cache for all launches
         f.read(4)
     start = time.perf_counter_ns()
-    session = RUNTIMES[args.runtime](args.library, args.model, args.num_threads, _shapes(args), profiling, sleeps)
+    session = RUNTIMES[args.runtime](args.library, args.model, args.num_threads, _shapes(args), scratch, sleeps)
     ready_ns = time.perf_counter_ns() - start
     if args.command != "infer":
         for i, tensor in enumerate(session.inputs):
@@ -235,8 +249,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgeport-agent", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
-    commands.add_parser("facts", help="what this device is")
-    for function in (latency, ops, infer, serve):
+    commands.add_parser("facts", help="what this device is").set_defaults(function=lambda args: None)
+    looking = commands.add_parser("state", help="the state that it is in, and who else computes")
+    looking.set_defaults(function=state)
+    looking.add_argument("--seconds", type=float, default=0.5, help="how long to watch")
+    looking.add_argument("--sensors", default="{}", help=SENSORS_HELP)
+    holding = commands.add_parser("hold", help="keep the device for one host while standard input is open")
+    holding.set_defaults(function=hold)
+    holding.add_argument("--owner", required=True, help="who to name to others")
+    holding.add_argument("--wait", type=float, default=0.0, help="seconds to wait for another owner to end")
+    holding.add_argument("--silence", type=float, default=40.0, help="seconds without a line after which it ends")
+    holding.add_argument("--session", default="", help="the owner's folder, removed at the end; others' beside it too")
+    for function in MEASURING.values():
         sub = commands.add_parser(function.__name__, help=(function.__doc__ or "").partition("\n")[0])
         sub.set_defaults(function=function)
         sub.add_argument("--runtime", choices=sorted(RUNTIMES), required=True)
@@ -245,6 +269,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--num-threads", type=int, default=1)
         sub.add_argument("--cores", help="pin to these cores: 2,3")
         sub.add_argument("--nice", type=int, default=0, help="priority: -20 before all other programs, 19 after")
+        sub.add_argument("--attached", action="store_true", help="end when standard input does: the host has gone")
+        sub.add_argument("--sensors", default="{}", help=SENSORS_HELP)
+        sub.add_argument("--temporary", help="a folder for temporary files, of which ONNX Runtime leaves one")
         sub.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,3,224,224")
         if function is serve:  # for trying out whether a slowdown is found
             sub.add_argument("--spin-percent", type=float, default=0.0, help=argparse.SUPPRESS)
@@ -257,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
         if function in (latency, ops):
             sub.add_argument("--num-runs", type=int, default=50)
         if function is ops:
-            sub.add_argument("--optimized-model", help="where to leave the graph that ONNX Runtime runs")
+            sub.add_argument("--scratch", required=True, help="a folder for what the runtime's profiler writes")
     return parser
 
 

@@ -7,7 +7,6 @@ import bisect
 import ctypes as C
 import json
 import os
-import tempfile
 from typing import Any, Dict, List, Tuple
 
 from .messages import AgentError
@@ -22,6 +21,7 @@ KERNEL = "_kernel_time"  # how the trace names the time that a node computes
 INDEX = {
     "GetErrorMessage": 2,
     "CreateEnv": 3,
+    "DisableTelemetryEvents": 6,
     "CreateSession": 7,
     "Run": 9,
     "CreateSessionOptions": 10,
@@ -85,16 +85,21 @@ class Session:
         model: str,
         num_threads: int,
         shapes: Dict[str, List[int]],
-        profiling: bool,
+        scratch: str = "",
         sleeps: bool = False,
     ) -> None:
-        """sleeps: between runs it takes no processor time from others, as it does by default for some 40 ms."""
+        """scratch: a folder for what its profiler writes; "" leaves the profiler off.
+
+        sleeps: between runs it takes no processor time from others, as it does by default for some 40 ms.
+        """
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it would report to its maker, from a thread beside what is timed
         lib = C.CDLL(library)
         lib.OrtGetApiBase.restype = C.POINTER(ApiBase)
         self._base = lib.OrtGetApiBase().contents
         self._table = C.cast(self._base.GetApi(API_VERSION), C.POINTER(P))
-        self._folder = tempfile.mkdtemp(prefix="edgeport-") if profiling else ""
+        self._folder = scratch
         env = self._new("CreateEnv", [C.c_int, C.c_char_p], WARNING, b"edgeport")
+        self._call("DisableTelemetryEvents", [P], env)  # a measurement tells nobody, and is not disturbed by telling
         options = self._options(num_threads, sleeps)
         self._session = self._new("CreateSession", [P, C.c_char_p, P], env, model.encode(), options)
         self._allocator = self._new("GetAllocatorWithDefaultOptions", [])

@@ -4,8 +4,22 @@ import functools
 import glob
 import os
 import platform
+import re
+import subprocess
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
+
+from . import android
+
+SENSOR_SECONDS = 2.0
+BUSY = 0.1  # of a core
+MOST_BUSY = 5  # so many are named
+_sensors: Dict[str, List[str]] = {}
+
+
+def use(sensors: Dict[str, List[str]]) -> None:
+    """Commands that tell what no file does: temperature, in degrees Celsius, and throttled, as vcgencmd tells it."""
+    _sensors.update(sensors)
 
 
 def facts() -> Dict[str, Any]:
@@ -21,23 +35,41 @@ def facts() -> Dict[str, Any]:
         "page_size": os.sysconf("SC_PAGESIZE"),
         "memory_bytes": os.sysconf("SC_PAGESIZE") * os.sysconf("SC_PHYS_PAGES"),
         "governors": sorted({g for g in map(_read, _policies("scaling_governor")) if g}),
+        "cores": sorted(os.sched_getaffinity(0)),
+        "core_max_khz": _core_max_khz(),
         "max_khz": [int(f) for f in map(_read, _policies("scaling_max_freq")) if f],
+        "boot_id": _read("/proc/sys/kernel/random/boot_id"),
         "emulated": _emulated(),
     }
 
 
 def snapshot() -> Dict[str, Any]:
     """What may change: taken before and after the timed runs. Lists are empty where the device does not tell."""
-    ticks = _cpu_ticks()
+    ticks, phone = _cpu_ticks(), android.state()
     return {
         "unix_time": time.time(),
         "khz": [int(f) for f in map(_read, _policies("scaling_cur_freq")) if f],
-        "celsius": [int(t) / 1000 for t in map(_read, _sorted("/sys/class/thermal/thermal_zone*/temp")) if t],
+        "celsius": [*phone.pop("cpu_celsius", []), *_celsius()],
+        "throttled_bits": _throttled_bits(),
         "throttle_count": _sum("/sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"),
+        "governors": sorted({g for g in map(_read, _policies("scaling_governor")) if g}),
         "load_1min": os.getloadavg()[0],
         "steal_ticks": ticks[7] if len(ticks) > 7 else None,
         "total_ticks": sum(ticks[:8]) if ticks else None,
+        **phone,
     }
+
+
+def busy_processes(seconds: float) -> List[Dict[str, Any]]:
+    """Others that computed for more than a tenth of a core meanwhile, the busiest first: [{name, pid, cores}]."""
+    before = _process_ticks()
+    time.sleep(seconds)
+    found: List[Dict[str, Any]] = []
+    for pid, (name, ticks) in _process_ticks().items():
+        cores = (ticks - before.get(pid, (name, ticks))[1]) / os.sysconf("SC_CLK_TCK") / seconds
+        if cores > BUSY and pid != os.getpid():
+            found.append({"name": name, "pid": pid, "cores": round(cores, 2)})
+    return sorted(found, key=lambda process: -process["cores"])[:MOST_BUSY]
 
 
 def thread_ns(thread: int) -> int:
@@ -82,6 +114,51 @@ def _sorted(pattern: str) -> List[str]:
     return sorted(glob.glob(pattern))
 
 
+def _celsius() -> List[float]:
+    """The device's own sensor first, where it has one."""
+    told = re.search(r"-?\d+(\.\d+)?", _told_by("temperature"))
+    zones = [int(t) / 1000 for t in map(_read, _sorted("/sys/class/thermal/thermal_zone*/temp")) if t]
+    return [float(told.group()), *zones] if told else zones
+
+
+def _throttled_bits() -> Optional[int]:
+    """As vcgencmd tells it: what limits a Raspberry Pi now, and 16 bits higher what has since its start."""
+    told = re.search(r"0x[0-9a-fA-F]+", _told_by("throttled"))
+    return int(told.group(), 16) if told else None
+
+
+def _told_by(sensor: str) -> str:
+    """What the command of a sensor prints, "" where there is none or it fails: the value is unknown then."""
+    if not _sensors.get(sensor):
+        return ""
+    try:
+        done = subprocess.run(_sensors[sensor], capture_output=True, timeout=SENSOR_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace")
+
+
+def _core_max_khz() -> Dict[str, int]:
+    """Of each core, by its number as text, where the kernel tells."""
+    found = {}
+    for path in glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"):
+        value = _read(path)
+        if value:
+            found[path.split("/")[5][len("cpu") :]] = int(value)
+    return found
+
+
+def _process_ticks() -> Dict[int, Tuple[str, int]]:
+    """Name and processor time so far of every process (proc(5): stat, utime and stime)."""
+    found = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        head, _, tail = (_read(path) or "").rpartition(")")
+        fields = tail.split()
+        if len(fields) > 12:
+            found[int(path.split("/")[2])] = (head.partition("(")[2], int(fields[11]) + int(fields[12]))
+    return found
+
+
 def _policies(name: str) -> List[str]:
     return _sorted(f"/sys/devices/system/cpu/cpufreq/policy*/{name}")
 
@@ -92,7 +169,10 @@ def _sum(pattern: str) -> Optional[int]:
 
 
 def _device_model() -> Optional[str]:
-    return _read("/proc/device-tree/model") or _read("/sys/class/dmi/id/product_name")
+    if android.is_android():
+        return android.model()
+    tree = _read("/proc/device-tree/model") or _read("/sys/firmware/devicetree/base/model")
+    return tree or _read("/sys/class/dmi/id/product_name")
 
 
 def _cpu_model() -> Optional[str]:
@@ -113,6 +193,8 @@ def _cpu_ticks() -> List[int]:
 
 
 def _emulated() -> bool:
-    """Whether this process runs under QEMU's user emulation, whose timings mean nothing for a real device."""
-    maps = _read("/proc/self/maps") or ""
+    """Whether this process runs under QEMU's user emulation, whose timings mean nothing for a real device. It hides
+    itself in /proc/self/maps, but not in the kernel's other name for the same file.
+    """
+    maps = (_read("/proc/thread-self/maps") or "") + (_read("/proc/self/maps") or "")
     return "qemu-" in maps or bool(os.environ.get("QEMU_CPU"))

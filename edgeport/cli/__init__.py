@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from edgeport import __version__, errors
-from edgeport.cli import baseline, check, compare, export, history, inspect, lists, profile
+from edgeport.cli import baseline, check, compare, devices, export, history, inspect, lists, profile
 from edgeport.cli.checks import complain
 from edgeport.errors import EdgeportError
 
@@ -85,9 +85,10 @@ def options(
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
     *(export.export, profile.profile, inspect.inspect, compare.compare, check.check),
-    *(lists.models, lists.devices),
+    lists.models,
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(devices.app, name="devices")
 app.add_typer(history.app, name="history")
 app.add_typer(baseline.app)

@@ -1,4 +1,4 @@
-"""edgeport models and edgeport devices: what there is."""
+"""edgeport models: what there is."""
 
 import sys
 import textwrap
@@ -66,13 +66,3 @@ def _wrapped(key: str, text: str) -> str:
     first, width = f"    {key:<11}", display.width(sys.stdout)
     lines = textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
     return "\n".join(lines).replace(UNBROKEN, " ")
-
-
-def devices() -> None:
-    """List the devices that can be measured on.
-
-    Example: edgeport devices
-    """
-    for name in catalog.device_names():
-        device = catalog.find_device(name)
-        typer.echo(f"{name:<12} {device.transport:<8} {device.description}")

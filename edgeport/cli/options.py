@@ -86,3 +86,8 @@ KeepHistory = Annotated[
     bool, typer.Option("--history/--no-history", help="Keep the results in the history (edgeport history).")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors, but no progress.")]
+Wait = Annotated[float, typer.Option(min=0, help="Wait so long where another one is measuring.", metavar="SECONDS")]
+Wheels = Annotated[
+    Path | None,
+    typer.Option(help="A folder of the runtimes' wheels for the device, for a host without network."),
+]

@@ -20,13 +20,17 @@ from edgeport.cli.options import (
     MinSqnr,
     Quiet,
     Set,
+    Strings,
     Target,
+    Wait,
     Weights,
+    Wheels,
     complete_device,
     complete_format,
     complete_model,
 )
 from edgeport.errors import UsageError
+from edgeport.pinning import FORMS
 
 
 def profile(
@@ -38,8 +42,9 @@ def profile(
         ),
     ],
     device: Annotated[
-        str, typer.Option(help="Where to run (edgeport devices).", autocompletion=complete_device)
-    ] = "local",
+        Strings,
+        typer.Option(help="Where to run (edgeport devices). Repeatable.", autocompletion=complete_device),
+    ] = ["local"],  # noqa: B006
     runtime: Annotated[
         str | None, typer.Option(help="Default: all that run the model.", metavar="litert|onnxruntime")
     ] = None,
@@ -48,6 +53,15 @@ def profile(
     num_runs: Annotated[int, typer.Option(min=1, help="Timed runs a launch.")] = 16,
     warmup_runs: Annotated[int, typer.Option(min=0, help="Runs before them, not timed.")] = 4,
     launches: Annotated[int, typer.Option(min=1, help="Fresh processes; the models take turns.")] = 4,
+    pin: Annotated[str, typer.Option(help=f"Cores to run on: {FORMS}.", metavar="CORES")] = "",
+    cool_down: Annotated[
+        float | None, typer.Option(help="Before each launch, wait until the device is cooler.", metavar="CELSIUS")
+    ] = None,
+    wait: Wait = 0.0,
+    wheels: Wheels = None,
+    allow_unstable: Annotated[
+        bool, typer.Option("--allow-unstable", help="Measure on a device whose state will mislead.")
+    ] = False,
     ops: Annotated[bool, typer.Option("--ops/--no-ops", help="Break the time down by operator.")] = True,
     by: Annotated[str, typer.Option(help="What to break it down by.", metavar="class|op|module")] = "class",
     depth: Annotated[int, typer.Option(min=0, help="Of modules, for --by module.")] = 2,
@@ -75,48 +89,52 @@ def profile(
 
     Results are kept in a history: edgeport history.
 
-    Example: edgeport profile shufflenet_v2 --precision int8 --by module --depth 1
+    Example: edgeport profile shufflenet_v2 --device rpi4 --device local --precision int8
     """
     from edgeport import origin, reports
-    from edgeport.measure import Measurement, Settings
+    from edgeport.fleet import Conditions, Fleet, Job
+    from edgeport.measure import Settings
     from edgeport.reports import View
-    from edgeport.runner import local_runner
+    from edgeport.sessions import Access
 
     reports.check(format)
     one_of("--by", by, ("class", "op", "module"))
-    place = catalog.find_device(device)
-    if place.transport != "local":
-        raise UsageError(f"device {device!r} is reached by {place.transport}, which this version does not speak")
-    runner = local_runner(place.name)
+    places = [catalog.find_device(name) for name in dict.fromkeys(device)]
     destination = destination_file(output)
+    conditions = Conditions(Access(wait, wheels), pin, allow_unstable)
     if history:
         check_database(database)
     started = origin.here(branch=branch_of_ci(os.environ))
     with display.steps(not quiet) as progress:
-        precisions = listed("--precision", precision, ("fp32", "int8"))
+        precisions, shapes = listed("--precision", precision, ("fp32", "int8")), {}
         if Path(model).is_dir() or catalog.is_artifact(model):
             found = artifacts_of(Path(model), runtime, precisions)
-            shapes = named_shapes(input_shape)
+            shapes, by_target = named_shapes(input_shape), dict.fromkeys((p.target for p in places), found)
         else:
-            request = make_request(
-                *(model, None, set_, weights, input_shape, target or place.target, calibration_data, min_sqnr_db),
-                *(formats_of(runtime), precision, False),
+            by_target = {}
+            for wanted in dict.fromkeys(p.target for p in places):
+                request = make_request(
+                    *(model, None, set_, weights, input_shape, target or wanted, calibration_data, min_sqnr_db),
+                    *(formats_of(runtime), precision, False),
+                )
+                by_target[wanted] = exported(request, progress)
+        jobs = []
+        for place in places:
+            settings = Settings(
+                num_threads=num_threads or place.threads,
+                num_runs=num_runs,
+                warmup_runs=warmup_runs,
+                launches=launches,
+                input_shapes=shapes,
+                profile=ops,
+                cool_down=cool_down,
             )
-            found, shapes = exported(request, runner, progress), {}
-        settings = Settings(
-            num_threads=num_threads or place.threads,
-            num_runs=num_runs,
-            warmup_runs=warmup_runs,
-            launches=launches,
-            cores=place.cores,
-            input_shapes=shapes,
-            profile=ops,
-        )
-        measurement = Measurement(found, runner, settings, progress, started)
+            jobs.append(Job(place, tuple(by_target[place.target]), settings))
+        fleet = Fleet(jobs, conditions, progress, started)
         try:
-            measurement.run()
+            fleet.run()
         finally:  # what was measured before something failed is shown all the same
-            results = measurement.results()
+            results = fleet.results()
             view = View(by=by, depth=depth, top=top, width=display.width(sys.stdout))
             try:
                 deliver(reports.render(results, format, view) if results else "", destination)
@@ -125,10 +143,12 @@ def profile(
                     keep(results, database)
 
 
-def exported(request: Any, runner: Any, progress: Any) -> list[Any]:
+def exported(request: Any, progress: Any) -> list[Any]:
+    """Verified on this machine."""
     from edgeport.export import bundle
+    from edgeport.runner import local_runner
 
-    folder = bundle.export_cached(request, runner, progress)
+    folder = bundle.export_cached(request, local_runner(), progress)
     return artifacts_of(folder, None, request.precisions)
 
 

@@ -22,16 +22,22 @@ def run_artifact(runner: Runner, artifact: Path, arrays: Sequence[Array]) -> Out
     arrays: one an input, (samples, *shape) as PyTorch takes them; laid out and quantised here as the artifact wants.
     """
     graph = formats.read(artifact)
-    with tempfile.TemporaryDirectory(prefix="edgeport-") as folder:
+    transport = runner.transport
+    with tempfile.TemporaryDirectory(prefix="edgeport-") as folder, transport.folder() as there:
         data = [Path(folder, f"in{i}") for i in range(len(graph.inputs))]
-        results = [Path(folder, f"out{i}") for i in range(len(graph.outputs))]
+        results = [f"{there}/out{i}" for i in range(len(graph.outputs))]
         for path, array, info in zip(data, arrays, graph.inputs, strict=True):
             path.write_bytes(_stored(array, info).tobytes())
-        options = [f"--samples={len(arrays[0])}", *(f"--data={p}" for p in data), *(f"--result={p}" for p in results)]
+        options = [f"--samples={len(arrays[0])}", *(f"--data={transport.put(p)}" for p in data)]
+        options += [f"--result={name}" for name in results]
         messages = runner.run("infer", RUNTIME_OF[artifact.suffix], artifact, options)
         shapes = [tuple(o["shape"]) for o in messages["inferred"]["outputs"]]
-        pairs = zip(results, graph.outputs, shapes, strict=True)
-        return [_real(np.fromfile(p, dtype=info.dtype), info, shape) for p, info, shape in pairs]
+        outputs = []
+        for name, info, shape in zip(results, graph.outputs, shapes, strict=True):
+            path = Path(folder, "out")
+            transport.get(name, path)
+            outputs.append(_real(np.fromfile(path, dtype=info.dtype), info, shape))
+        return outputs
 
 
 def compare(reference: Outputs, outputs: Outputs) -> Verification:

@@ -10,7 +10,7 @@ from edgeport.records import Result
 from edgeport.reports import View
 from edgeport.reports.rows import Table
 
-RESULT = ("model", "file", "device", "runtime", "precision", "num_threads", "median_ms", "verdict")
+RESULT = ("model", "file", "device", "runtime", "precision", "num_threads", "emulated", "median_ms", "verdict")
 COSTS = ("us", "share", "madds", "bytes")
 
 
@@ -51,5 +51,5 @@ def _result(result: Result) -> tuple[object, ...]:
     median = f"{stats.latency(result.launches).median:.6f}"
     return (
         *(result.model, result.file, result.device, result.runtime, result.precision, result.num_threads),
-        *(median, stats.verdict(result)),
+        *(str(bool(result.facts.get("emulated"))).lower(), median, stats.verdict(result)),
     )

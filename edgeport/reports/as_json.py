@@ -34,6 +34,7 @@ def document(result: Result) -> dict[str, Any]:
         "cores": result.cores,
         "inputs": result.inputs,
         "verdict": stats.verdict(result),
+        "limits": sorted({name for run in result.launches for name in stats.limits(run.before, run.after)}),
         "stolen_share": max((s for s in map(stats.steal, result.launches) if s is not None), default=None),
         "latency_ms": stats.latency(result.launches),
         "init_ms": median(launch.init_ns for launch in result.launches) / 1e6,

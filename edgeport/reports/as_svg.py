@@ -6,7 +6,7 @@ from typing import Any
 from edgeport import breakdown, stats
 from edgeport.errors import UsageError
 from edgeport.records import Result
-from edgeport.reports import View, figures
+from edgeport.reports import View, figures, rows
 
 COLORS = {
     "conv": "#3b6fb6",
@@ -26,15 +26,12 @@ def render(results: Sequence[Result], view: View) -> str:
         raise UsageError("--format svg draws breakdowns; leave out --no-ops")
     figure, axes = pyplot.subplots(figsize=(8, 1.5 + 0.5 * len(profiled)), layout="constrained")
     _draw(axes, profiled)
-    first = profiled[0]
-    threads = f"{first.num_threads} thread{'s' * (first.num_threads > 1)}"
-    emulated = ", EMULATED" if first.facts.get("emulated") else ""
-    axes.set_title(f"{first.model} on {first.device} ({first.facts.get('cpu_model')}), {threads}{emulated}", fontsize=9)
+    axes.set_title(rows.headline(profiled), fontsize=9, wrap=True)
     return figures.saved(figure, "svg").decode()
 
 
 def _draw(axes: Any, results: Sequence[Result]) -> None:
-    labels = [f"{r.model}\n{r.precision} {r.runtime}" for r in results]
+    labels = [rows.label(r, results).replace(" ", "\n", 1) for r in results]
     starts = [0.0] * len(results)
     columns = [{line.key: line.share for line in breakdown.by_class(r.profile)} for r in results if r.profile]
     medians = [stats.latency(r.launches).median for r in results]

@@ -31,21 +31,56 @@ def tables(results: Sequence[Result], view: View) -> list[Table]:
     if profiled and view.by == "class":
         found.append(classes(profiled))
     if view.by == "module":
-        found += [modules(r, view) for r in profiled]
+        found += [modules(r, results, view) for r in profiled]
     if view.by in ("op", "class"):
-        found += [operators(r, view) for r in profiled]
+        found += [operators(r, results, view) for r in profiled]
     return found
 
 
-def label(result: Result) -> str:
-    return f"{result.model} {result.precision} {result.runtime}"
+def label(result: Result, results: Sequence[Result]) -> str:
+    """device: where there are several."""
+    device = f" on {_place(result)}" if _several(results) else ""
+    return f"{result.model} {result.precision} {result.runtime}{device}"
+
+
+def headline(results: Sequence[Result]) -> str:
+    """What was measured where, and what makes its numbers mean less than they seem to."""
+    models = ", ".join(dict.fromkeys(r.model for r in results))
+    places = {r.device: r for r in results}
+    told = []
+    for device, result in places.items():
+        chip = result.facts.get("cpu_model") or result.facts.get("machine")
+        threads = f"{result.num_threads} thread{'s' * (result.num_threads > 1)}"
+        emulated = ", EMULATED: these times say nothing of a real device" if result.facts.get("emulated") else ""
+        runner = ", by benchmark_model: one median a launch, no samples" if "runner" in result.facts else ""
+        slowed = _slowed([r for r in results if r.device == device])
+        told.append(f"{device} ({chip}), {threads}{runner}{emulated}{slowed}")
+    return f"{models} on {'; '.join(told)}"
+
+
+def _slowed(results: Sequence[Result]) -> str:
+    """Of one device: that it was slowed down meanwhile, and by what if it told."""
+    if all(stats.verdict(result) != "throttled" for result in results):
+        return ""
+    launches = [launch for result in results for launch in result.launches]
+    causes = dict.fromkeys(name for launch in launches for name in stats.limits(launch.before, launch.after))
+    why = f" ({', '.join(causes)})" if causes else ""
+    return f", THROTTLED{why}: it was slowed down while it was measured"
+
+
+def _several(results: Sequence[Result]) -> bool:
+    return len({r.device for r in results}) > 1
+
+
+def _place(result: Result) -> str:
+    return f"{result.device} (EMULATED)" if result.facts.get("emulated") else result.device
 
 
 def series(result: Result) -> str:
     """The name of what can be followed over time: the same for the same model under the same circumstances."""
     threads = f"{result.num_threads} thread{'s' * (result.num_threads > 1)}"
     emulated = ", emulated" if result.facts.get("emulated") else ""
-    return f"{label(result)} on {result.device}, {threads}{emulated}"
+    return f"{label(result, [result])} on {result.device}, {threads}{emulated}"
 
 
 def distinct(results: Sequence[Result]) -> Sequence[Result]:
@@ -63,7 +98,7 @@ def peak_bytes(result: Result) -> int | None:
 
 
 def latencies(results: Sequence[Result]) -> Table:
-    header = (
+    header: tuple[str, ...] = (
         "runtime",
         "precision",
         "median ms",
@@ -77,14 +112,12 @@ def latencies(results: Sequence[Result]) -> Table:
         "verdict",
     )
     rows = tuple(_latency_row(r) for r in results)
-    first = results[0]
-    chip = first.facts.get("cpu_model") or first.facts.get("machine")
-    threads = f"{first.num_threads} thread{'s' * (first.num_threads > 1)}"
-    emulated = ", EMULATED: these times say nothing of a real device" if first.facts.get("emulated") else ""
-    models = ", ".join(dict.fromkeys(r.model for r in results))
-    return Table(
-        f"{models} on {first.device} ({chip}), {threads}{emulated}", header, rows, tuple(range(2, 10)), (9, 8, 7, 6)
-    )
+    places = tuple(_place(r) for r in results) if _several(results) else ()
+    if places:
+        header, rows = ("device", *header), tuple((p, *row) for p, row in zip(places, rows, strict=True))
+    shift = len(places) > 0
+    numeric, optional = (tuple(i + shift for i in columns) for columns in (range(2, 10), (9, 8, 7, 6)))
+    return Table(headline(results), header, rows, numeric, optional)
 
 
 def _latency_row(result: Result) -> tuple[str, ...]:
@@ -106,7 +139,8 @@ def _latency_row(result: Result) -> tuple[str, ...]:
 def classes(results: Sequence[Result]) -> Table:
     """Share and time of each class, results side by side."""
     lines = [{line.key: line for line in breakdown.by_class(r.profile)} for r in results if r.profile]
-    header = ("class", *(f"{r.precision} {r.runtime}" for r in results))
+    devices = [f" {_place(r)}" if _several(results) else "" for r in results]
+    header = ("class", *(f"{r.precision} {r.runtime}{d}" for r, d in zip(results, devices, strict=True)))
     rows = [(key, *(_share(column[key]) for column in lines)) for key in lines[0]]
     overheads = tuple(f"{stats.overhead(r.profile):+.0%}" for r in results if r.profile)
     title = "share of the profiled run by class (ShuffleNetV2, Fig. 2)"
@@ -117,22 +151,23 @@ def _share(line: Line) -> str:
     return f"{line.share:6.1%} {line.us / 1e3:8.3f} ms"
 
 
-def modules(result: Result, view: View) -> Table:
+def modules(result: Result, results: Sequence[Result], view: View) -> Table:
     assert result.profile is not None
     header = ("module", "ms", "share", "MMAdds", "GMAC/s", "MB moved")
     lines = breakdown.by_module(result.profile, view.depth)
     rows = tuple((line.key, *_figures(line)) for line in lines)
-    return Table(f"{label(result)}, by module to depth {view.depth}", header, rows, (1, 2, 3, 4, 5), (5, 4, 3))
+    return Table(f"{label(result, results)}, by module to depth {view.depth}", header, rows, (1, 2, 3, 4, 5), (5, 4, 3))
 
 
-def operators(result: Result, view: View) -> Table:
+def operators(result: Result, results: Sequence[Result], view: View) -> Table:
     """All in the order in which they ran (by op), or the slowest."""
     assert result.profile is not None
     pairs = breakdown.by_op(result.profile)
-    title = f"{label(result)}, operators in the order in which they run"
+    what = label(result, results)
+    title = f"{what}, operators in the order in which they run"
     if view.by != "op" and view.top and len(pairs) > view.top:
         pairs = sorted(pairs, key=lambda pair: -pair[0].us)[: view.top]
-        title = f"{label(result)}, the {view.top} slowest operators (--by op lists all {len(result.profile.ops)})"
+        title = f"{what}, the {view.top} slowest operators (--by op lists all {len(result.profile.ops)})"
     header = ("op", "class", "module", "shape", "ms", "share", "MMAdds", "GMAC/s", "MB moved")
     rows = tuple(
         (op.op, op.class_, _module(op.module), "x".join(map(str, op.shape)), *_figures(line)) for op, line in pairs

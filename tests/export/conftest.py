@@ -14,10 +14,13 @@ SHUFFLENET = ("shufflenet_v2", "--set", "width=0.5", "--input-shape", "1,3,64,64
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache and a history of the tests' own, for this process and for the commands that it runs."""
+    """A cache and a history of the tests' own, for this process and for the commands that it runs; and a folder for
+    temporary files, with the lock of this machine: who measures beside the tests is not to stop them.
+    """
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPORT_CACHE", str(folder))
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         patch.delenv("EDGEPORT_DATABASE", raising=False)
         yield folder

@@ -25,7 +25,7 @@ PLAIN = result([launch(1.25)], None, precision="fp32", runtime="onnxruntime", fi
 BOTH = [PROFILED, PLAIN]
 DOCUMENT = {
     *("schema", "model", "file", "device", "emulated", "runtime", "runtime_version", "precision", "num_threads"),
-    *("cores", "inputs", "verdict", "stolen_share", "latency_ms", "init_ms", "first_inference_ms"),
+    *("cores", "inputs", "verdict", "limits", "stolen_share", "latency_ms", "init_ms", "first_inference_ms"),
     *("peak_memory_bytes", "classes"),
     *("unattributed_share", "profiler_overhead", "invoke_us", "ops", "raw", "facts", "origin"),
 }
@@ -284,6 +284,24 @@ def test_numbers_of_an_emulated_device_are_marked() -> None:
     emulated = result(facts={"emulated": True, "machine": "aarch64"})
     for format in ("table", "markdown"):
         assert "EMULATED" in reports.render([emulated], format, View(width=120))
+
+
+def test_numbers_of_a_device_that_was_slowed_down_say_so_and_why_in_the_headline() -> None:
+    slow = launch(1.0, 1.1)
+    slow = msgspec.structs.replace(slow, after={**slow.after, "throttled_bits": 0x50005})
+    headline = reports.render([result([slow])], "table", View(width=140)).splitlines()[0]
+    assert "THROTTLED (under-voltage, throttling)" in headline
+    assert "THROTTLED" not in reports.render([PLAIN], "table", View(width=140))
+
+
+def test_devices_side_by_side_are_told_apart_everywhere() -> None:
+    pi = result(device="pi", profile=PROFILED.profile, facts={"emulated": True, "machine": "aarch64"})
+    text = reports.render([PROFILED, pi], "table", View(width=160))
+    assert {"device", "local", "pi"} <= set(text.split())
+    assert text.count("pi (EMULATED)") >= 3  # latencies, classes, operators
+    csv = reports.render([PROFILED, pi], "csv", View()).splitlines()
+    assert csv[0].split(",")[6] == "emulated"
+    assert {line.split(",")[6] for line in csv[1:] if line.split(",")[2] == "pi"} == {"true"}
 
 
 # Markdown

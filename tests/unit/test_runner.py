@@ -39,7 +39,8 @@ def test_a_run_gives_the_agents_messages_by_their_kind(runner: Runner, tmp_path:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_profile_has_every_operator_and_the_whole_run(runner: Runner, tmp_path: Path, runtime: str) -> None:
-    rows = runner.run("ops", runtime, small_model(tmp_path, runtime), FEW)["ops"]["rows"]
+    options = (*FEW, f"--scratch={tmp_path}")
+    rows = runner.run("ops", runtime, small_model(tmp_path, runtime), options)["ops"]["rows"]
     assert {"invoke", "between"} <= {row["source"] for row in rows}
     assert len(rows) > 2
     assert all(len(row["us"]) == 3 for row in rows)
@@ -62,7 +63,8 @@ def test_operators_that_litert_runs_itself_leave_time_between_that_fits_into_the
     runner: Runner, tmp_path: Path
 ) -> None:
     """XNNPACK takes the convolution and knows no CUMSUM."""
-    rows = runner.run("ops", "litert", mixed_tflite(tmp_path / "mixed.tflite"), FEW)["ops"]["rows"]
+    options = (*FEW, f"--scratch={tmp_path}")
+    rows = runner.run("ops", "litert", mixed_tflite(tmp_path / "mixed.tflite"), options)["ops"]["rows"]
     assert [row["source"] for row in rows if row["source"] != "invoke"] == ["delegate", "runtime", "runtime", "between"]
     whole = next(row["us"] for row in rows if row["source"] == "invoke")
     parts = zip(*(row["us"] for row in rows if row["source"] != "invoke"), strict=True)
@@ -87,7 +89,8 @@ def test_facts_say_what_the_device_is(runner: Runner) -> None:
 
 @pytest.mark.parametrize(("runtime", "command"), [("litert", "latency"), ("onnxruntime", "ops")])
 def test_a_missing_model_is_named_with_the_device(runner: Runner, tmp_path: Path, runtime: str, command: str) -> None:
-    text = failure(runner, runtime, tmp_path / f"absent{SUFFIX[runtime]}", command=command)
+    scratch = (f"--scratch={tmp_path}",) if command == "ops" else ()
+    text = failure(runner, runtime, tmp_path / f"absent{SUFFIX[runtime]}", *scratch, command=command)
     assert f"{command} of absent{SUFFIX[runtime]} with {runtime} on bench: " in text
 
 

@@ -77,6 +77,27 @@ def test_a_count_of_earlier_throttling_says_nothing() -> None:
     assert stats.verdict(result([earlier, earlier])) == "stable"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "limits"),
+    [
+        (0x0, 0x0, ()),
+        (0x50000, 0x50000, ()),  # since its start, but not now
+        (0x0, 0x4, ("throttling",)),
+        (0x4, 0x40000, ("throttling",)),
+        (0x0, 0x10000, ("under-voltage",)),  # it came and went between the two
+        (0x10000, 0xD0000, ("throttling", "soft temperature limit")),
+        (0x2, 0x2, ("capped frequency",)),
+        (None, None, ()),
+    ],
+)
+def test_a_pis_throttled_bits_count_where_they_are_set_now_or_newly(
+    before: int | None, after: int | None, limits: tuple[str, ...]
+) -> None:
+    run = launch(1, before={"throttled_bits": before}, after={"throttled_bits": after})
+    assert stats.limits(run.before, run.after) == limits
+    assert stats.verdict(result([run])) == ("throttled" if limits else "stable")
+
+
 @pytest.mark.parametrize(("khz", "verdict"), [([1_300_000], "throttled"), ([1_400_000], "stable"), ([], "stable")])
 def test_a_clock_a_tenth_below_its_maximum_is_throttled(khz: list[int], verdict: str) -> None:
     facts = {"max_khz": [1_500_000]}

@@ -1,4 +1,4 @@
-"""How files and commands reach a device. Commands are argument lists; nothing is pasted into a shell."""
+"""Programs of this machine: those that measure here, and those that carry a command to a device."""
 
 import contextlib
 import os
@@ -8,18 +8,62 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
+
+import msgspec
 
 from edgeport.errors import DeviceError
 
 TAIL_LINES = 20
 CHUNK_BYTES = 1 << 16
+RUN_SECONDS = 60.0  # for a short command
+
+
+class Done(msgspec.Struct, frozen=True):
+    """How a short command ended. exit_code: minus the signal's number where a signal ended it."""
+
+    exit_code: int
+    out: str
+    err: str
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """One thing that must hold on a device before anything is sent there. text: what was found, or what to do."""
+
+    name: str
+    holds: bool
+    text: str
+
+
+def run(
+    argv: Sequence[str], timeout: float = RUN_SECONDS, source: Path | None = None, into: IO[bytes] | None = None
+) -> Done:
+    """To its end, its input the file `source` or empty, its output kept or written to `into`. Raises DeviceError where
+    it takes longer or cannot be run.
+    """
+    try:
+        with open(source or os.devnull, "rb") as stdin:
+            done = subprocess.run(
+                argv,
+                stdin=stdin,
+                stdout=into or subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                timeout=timeout,
+                check=False,
+                process_group=0,
+            )
+    except subprocess.TimeoutExpired as e:
+        raise DeviceError(f"{argv[0]} did not end within {timeout:g} s") from e
+    except OSError as e:
+        raise DeviceError(f"cannot run {argv[0]}: {e.strerror}") from e
+    return Done(done.returncode, (done.stdout or b"").decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 
 class Process:
     """A command that runs on the device, its standard output read line by line while it runs."""
 
-    def __init__(self, argv: Sequence[str], listens: bool = False) -> None:
-        """listens: it is written to; otherwise its standard input is empty."""
+    def __init__(self, argv: Sequence[str], listens: bool = False, own_group: bool = False) -> None:
+        """listens: it is written to; otherwise its standard input is empty. own_group: Ctrl-C does not reach it."""
         try:
             self._process = subprocess.Popen(
                 argv,
@@ -29,6 +73,7 @@ class Process:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
+                process_group=0 if own_group else None,
             )
         except OSError as e:
             raise DeviceError(f"cannot run {argv[0]}: {e.strerror}") from e
@@ -78,10 +123,22 @@ class Process:
         self._process.wait()
         self._reader.join(timeout=1)
 
+    def ended_within(self, timeout: float) -> bool:
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     @property
     def exit_code(self) -> int:
         """Of the ended command; minus the signal's number where a signal ended it."""
         return self._process.returncode
+
+    @property
+    def lost(self) -> bool:
+        """Whether the way to the device broke, so that how the command ended, or whether it has, is not known."""
+        return False
 
     def last_errors(self) -> str:
         """The last lines of standard error."""
@@ -90,17 +147,7 @@ class Process:
     def _keep_tail(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self._tail = [*self._tail, line.rstrip()][-TAIL_LINES:]
+            self._keep_line(line.rstrip())
 
-
-class Local:
-    """This machine. Files are already in place, so putting one only names it."""
-
-    def __init__(self, python: str) -> None:
-        self.python = python
-
-    def put(self, path: Path) -> str:
-        return str(path.resolve())
-
-    def start(self, argv: Sequence[str], listens: bool = False) -> Process:
-        return Process(argv, listens)
+    def _keep_line(self, line: str) -> None:
+        self._tail = [*self._tail, line][-TAIL_LINES:]

@@ -1,0 +1,82 @@
+"""Whether a device is fit to be measured on, and waiting until it is cool."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from edgeport import stats
+from edgeport.catalog import Device
+from edgeport.errors import DeviceError
+from edgeport.progress import Progress
+from edgeport.runner import Runner
+
+COOLING_SECONDS, LOOK_SECONDS = 900.0, 5.0
+CLOCK_SECONDS = 60.0
+
+
+def check(runner: Runner, device: Device, allow_unstable: bool, progress: Progress) -> dict[str, Any]:
+    """The device's facts. Raises DeviceError for a state in which numbers would mislead, unless that is allowed; what
+    only may disturb is a warning.
+    """
+    state = runner.state()
+    facts: dict[str, Any] = state["facts"]
+    if state["busy"]:
+        busy = ", ".join(f"{process['name']} {process['cores']:.0%} of a core" for process in state["busy"])
+        progress.warned(f"{device.name}: other programs compute there: {busy}")
+    off = state["snapshot"]["unix_time"] - time.time()
+    if abs(off) > CLOCK_SECONDS:
+        progress.warned(
+            f"{device.name}: its clock is {_span(abs(off))} {'ahead' if off > 0 else 'behind'}; no time depends on it"
+        )
+    wrong = objections(device, facts, state["snapshot"])
+    if wrong and not allow_unstable:
+        listed = "\n".join(f"  {text}" for text in wrong)
+        raise DeviceError(f"{device.name} is not fit to be measured on:\n{listed}\n  or pass --allow-unstable")
+    for text in wrong:
+        progress.warned(f"{device.name}: {text}")
+    return facts
+
+
+def _span(seconds: float) -> str:
+    """As a person would say it."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def objections(device: Device, facts: Mapping[str, Any], snapshot: Mapping[str, Any]) -> list[str]:
+    """What is wrong with its state, each with the remedy."""
+    found = []
+    wanted, governors = device.expect.governor, snapshot.get("governors") or facts.get("governors") or []
+    if wanted and governors and set(governors) != {wanted}:
+        command = f"echo {wanted} | sudo tee /sys/devices/system/cpu/cpufreq/policy*/scaling_governor"
+        found.append(f"its governor is {', '.join(governors)}, expected {wanted}; run '{command}' on it")
+    limits = stats.limits(snapshot, snapshot)
+    if limits:
+        found.append(f"it is being slowed down ({', '.join(limits)}); check its power supply and its cooling")
+    return found
+
+
+def cool_down(runner: Runner, celsius: float, progress: Progress) -> None:
+    """Waits until its hottest sensor shows less. Raises DeviceError where it tells no temperature, or stays hot."""
+    step, deadline, waited = f"{runner.device} cools down", time.monotonic() + COOLING_SECONDS, False
+    while True:
+        sensors = runner.state()["snapshot"]["celsius"]
+        if not sensors:
+            raise DeviceError(f"--cool-down: {runner.device} tells no temperature")
+        hottest = max(sensors)
+        if hottest < celsius:
+            break
+        if time.monotonic() > deadline:
+            raise DeviceError(
+                f"--cool-down: after {COOLING_SECONDS / 60:.0f} minutes {runner.device} is at {hottest:.1f} C and not "
+                f"below {celsius:g} C; cool it, or ask for a higher temperature"
+            )
+        if not waited:
+            progress.started(step)
+        waited = True
+        progress.advanced(step, f"{hottest:.1f} C, waiting for less than {celsius:g} C")
+        time.sleep(LOOK_SECONDS)
+    if waited:
+        progress.finished(step, f"{hottest:.1f} C")

@@ -1,0 +1,128 @@
+"""Emulated devices, one of each for all tests: a Raspberry Pi behind a real sshd, a phone behind the real adb client.
+
+Where the machine cannot have them (scripts/virtual_devices.py says why) the tests are skipped, but not in CI.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from edgeport import catalog
+from edgeport.catalog import Device
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "scripts" / "virtual_devices.py"
+SURROUNDINGS = dict(os.environ)  # as they were before the tests made their own: the devices' roots are kept for long
+READY_S = 120
+NOT_TESTED: list[str] = []
+
+
+class Emulated(NamedTuple):
+    """One that runs. keys: of its file; environment: what its programs on this machine need."""
+
+    folder: Path
+    keys: dict[str, Any]
+    environment: dict[str, str]
+
+    def write(self, **keys: Any) -> None:
+        """Its file into the folder that we are in."""
+        Path("devices").mkdir(exist_ok=True)
+        lines = [f"{key} = {json.dumps(value)}" for key, value in {**self.keys, "target": "arm", **keys}.items()]
+        Path("devices", "emulated.toml").write_text("\n".join([*lines, ""]))
+
+    def device(self, **keys: Any) -> Device:
+        self.write(**keys)
+        return catalog.find_device("emulated")
+
+
+@contextlib.contextmanager
+def started(name: str, folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Emulated]]:
+    """It ends with the block, and with this process."""
+    command = [sys.executable, str(SCRIPT), "start", name, "--foreground", "--folder", str(folder), *options]
+    log = folder.with_suffix(".log")
+    with log.open("wb") as f:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=f, stderr=f, env=SURROUNDINGS)
+    ready, deadline = folder / "ready.json", time.monotonic() + READY_S
+    try:
+        while not ready.exists():
+            assert process.poll() is None, log.read_text(errors="replace")
+            assert time.monotonic() < deadline, f"{name} did not start: {log.read_text(errors='replace')}"
+            time.sleep(0.05)
+        told = json.loads(ready.read_text())
+        yield process, Emulated(folder, told["device"], told.get("environment", {}))
+    finally:
+        assert process.stdin
+        process.stdin.close()
+        process.wait(timeout=READY_S)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for why in NOT_TESTED:
+        terminalreporter.section("NOT TESTED: the emulated Raspberry Pi and phone", red=True)
+        terminalreporter.line(why)
+
+
+@pytest.fixture(scope="session")
+def virtual_devices() -> None:
+    """Their roots are made."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "make"], env=SURROUNDINGS, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 2 and not os.environ.get("CI"):
+        NOT_TESTED.append(done.stderr.strip())
+        pytest.skip(f"no emulated devices here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def one_pi(virtual_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
+    with started("pi", tmp_path_factory.mktemp("pi") / "it") as (_, pi):
+        yield pi
+
+
+@pytest.fixture(scope="session")
+def one_phone(virtual_devices: None, android_kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
+    with started("android", tmp_path_factory.mktemp("phone") / "it") as (_, phone):
+        yield phone._replace(keys={**phone.keys, "android_kit": str(android_kit)})
+
+
+@pytest.fixture(scope="session")
+def android_kit(virtual_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("kit") / "android.tar"
+    script = ROOT / "scripts" / "build_android_kit.py"
+    subprocess.run([sys.executable, str(script), "-o", str(path)], env=SURROUNDINGS, check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shufflenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All four files of it, for ARM, at an input that an emulated processor masters in no time."""
+    folder = tmp_path_factory.mktemp("shufflenet_v2")
+    options = ["--input-shape", "1,3,96,96", "--target", "arm", "-o", str(folder), "--quiet"]
+    subprocess.run([sys.executable, "-m", "edgeport.cli", "export", "shufflenet_v2", *options], check=True)
+    return folder
+
+
+@pytest.fixture
+def pi(one_pi: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Emulated:
+    """Known as "emulated" in the folder that we are in."""
+    monkeypatch.chdir(tmp_path)
+    one_pi.write()
+    return one_pi
+
+
+@pytest.fixture
+def phone(one_phone: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Emulated:
+    """Known as "emulated" in the folder that we are in; adb speaks to a server of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", one_phone.environment["ANDROID_ADB_SERVER_PORT"])
+    one_phone.write()
+    return one_phone
