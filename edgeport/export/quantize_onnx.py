@@ -160,7 +160,9 @@ class OnnxFile:
 
     def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
         session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
-        return [quantization.joined(session.run(self.output_names, self._fed(sample))) for sample in samples]
+        names = [output.name for output in session.get_outputs()]
+        made = [dict(zip(names, session.run(None, self._fed(sample)), strict=True)) for sample in samples]
+        return [quantization.joined([answers[name] for name in self.output_names]) for answers in made]
 
     def quantized_tensors(self, path: Path, samples: Sequence[Sample]) -> Iterator[Tensors]:
         model = onnx.load(path)
