@@ -53,6 +53,8 @@ def run(model: onnx.ModelProto) -> bool:
     if len(readers) != 1 or readers[0].op_type != "Conv" or readers[0].input[1] not in weights:
         return False
     conv = readers[0]
+    if sum(conv.input[1] in node.input for node in model.graph.node) > 1:
+        return False  # the same weights are another convolution's too
     axes = _axes(conv, shapes.get(conv.input[0]), shapes.get(conv.output[0]))
     if axes is None:
         return False

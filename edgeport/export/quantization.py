@@ -35,7 +35,7 @@ class Layer(msgspec.Struct, frozen=True):
     """A convolution or linear layer. output: the tensor that it makes, after an activation that goes with it.
 
     linear: no activation goes with it; homogeneous: none, or ReLU. weight and bias name constants, "" for no bias.
-    channel_axis: of the weight's output channels. depthwise: one output channel of each of the input's.
+    channel_axis: of the weight's output channels. depthwise: one output channel, or several, of each of the input's.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Layer(msgspec.Struct, frozen=True):
 class FloatFile(Protocol):
     """A float network that can be rewritten a little, and quantised.
 
-    output_names: of the tensors that it answers with. channel_axis: of images.
+    output_names: of the floats that it answers with. channel_axis: of convolutions' inputs and outputs.
     """
 
     graph: Graph
@@ -75,7 +75,7 @@ class FloatFile(Protocol):
         ...
 
     def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
-        """All outputs of each sample, one after another, by the runtime's own int8 kernels."""
+        """All floats that it answers each sample with, joined(), by the runtime's own int8 kernels."""
         ...
 
     def quantized_tensors(self, path: Path, samples: Sequence[Sample]) -> Iterator[Tensors]:
@@ -98,11 +98,26 @@ def run(file: FloatFile, samples: Sequence[Sample], method: str, share: bool, ma
 
 
 def sqnr_db(expected: Array, found: Array) -> float:
-    """10 log10 of the sum of squares of what is expected over that of the differences, at most 120."""
-    noise, signal = float(np.square(found - expected).sum()), float(np.square(expected).sum())
-    if not noise or not signal:
-        return NOISELESS_DB if not noise else -NOISELESS_DB
-    return min(10 * float(np.log10(signal / noise)), NOISELESS_DB)
+    """10 log10 of the sum of squares of what is expected over that of the differences, -120 to 120."""
+    return _decibels(_energy(expected), _energy(found - expected))
+
+
+def joined(arrays: Sequence[Array]) -> Array:
+    """One after another, flat."""
+    return np.concatenate([array.ravel() for array in arrays]) if arrays else np.zeros(0, np.float32)
+
+
+def _energy(values: Array) -> float:
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if not noise:
+        return NOISELESS_DB
+    ratio = signal / noise
+    if not 0 < ratio < np.inf:  # or not a number
+        return -NOISELESS_DB
+    return float(np.clip(10 * np.log10(ratio), -NOISELESS_DB, NOISELESS_DB))
 
 
 def _plain(method: str) -> str:
@@ -112,11 +127,11 @@ def _plain(method: str) -> str:
 class _Search:
     def __init__(self, file: FloatFile, samples: Sequence[Sample], share: bool) -> None:
         self.file, self.samples, self.share = file, samples, share
-        self.can_judge = len(samples) >= 2 * HELD_BACK
+        self.can_judge = len(samples) >= 2 * HELD_BACK and bool(file.output_names)
         self.held = samples[::HELD_BACK][:MOST_HELD_BACK] if self.can_judge else samples
         self.seen = [s for i, s in enumerate(samples) if i % HELD_BACK][:MOST_SEEN] if self.can_judge else samples
         names = file.output_names
-        self.expected = [np.concatenate([t[n].ravel() for n in names]) for t in file.tensors(self.held)]
+        self.expected = [joined([tensors[name] for name in names]) for tensors in file.tensors(self.held)]
         self.method, self.score = ranges.EXTREMES, -NOISELESS_DB
         self.spreads: dict[str, ranges.Spread] = {}
         self.tried: dict[str, float] = {}
@@ -190,7 +205,7 @@ class _Search:
         """Signal-to-noise ratio of the outputs, with these layers in float too."""
         path = self._quantized(*floats)
         made = self.file.outputs(path, self.held)
-        return sqnr_db(np.concatenate(self.expected), np.concatenate(made))
+        return sqnr_db(joined(self.expected), joined(made))
 
     def _quantized(self, *floats: str) -> Path:
         found = {name: ranges.METHODS[self.method](spread) for name, spread in self.spreads.items()}
@@ -204,13 +219,9 @@ class _Search:
         pairs = zip(self.file.tensors(self.held), self.file.quantized_tensors(path, self.held), strict=True)
         for expected, found in pairs:
             for name in expected.keys() & found.keys():
-                signal[name] = signal.get(name, 0.0) + float(np.square(expected[name]).sum())
-                noise[name] = noise.get(name, 0.0) + float(np.square(expected[name] - found[name]).sum())
-        return {
-            name: min(10 * float(np.log10(signal[name] / noise[name])), NOISELESS_DB) if noise[name] else NOISELESS_DB
-            for name in signal
-            if signal[name]
-        }
+                signal[name] = signal.get(name, 0.0) + _energy(expected[name])
+                noise[name] = noise.get(name, 0.0) + _energy(expected[name] - found[name])
+        return {name: _decibels(signal[name], noise[name]) for name in signal if signal[name]}
 
     def _losses(self) -> Iterator[tuple[str, float]]:
         """Of each layer how much signal-to-noise ratio goes from its input to its output, in dB."""
@@ -232,18 +243,27 @@ def _equalize(search: _Search, path: Path) -> Iterator[tuple[str, Array]]:
     Exact: nothing, or a ReLU, lies between, and per-channel weights take the factors in. Nagel et al.: Data-Free
     Quantization through Weight Equalization and Bias Correction, 4.1; with the activations' own ranges.
     """
-    readers = search.file.graph.consumers()
+    once = _read_once(search.file)
     layers = search.file.layers()
-    makers = {layer.output: layer for layer in layers if layer.homogeneous and layer.bias}
-    hidden = {name for name, nodes in readers.items() if len(nodes) == 1} - set(search.file.output_names)
-    pairs = [(makers[s.input], s) for s in layers if s.depthwise and s.input in makers.keys() & hidden]
+    own = [la for la in layers if la.weight in once]
+    makers = {la.output: la for la in own if la.homogeneous and (not la.bias or la.bias in once)}
+    hidden = once - set(search.file.output_names)
+    pairs = [(makers[s.input], s) for s in own if s.depthwise and s.input in makers.keys() & hidden]
     extremes = _largest(search, {second.input for _, second in pairs})
     for first, second in pairs:
         largest = extremes[second.input]
+        if not 0 < largest.max() < np.inf:
+            continue
         factors = np.clip(largest.max() / np.maximum(largest, largest.max() * 1e-6), 1, LARGEST_FACTOR)
         yield first.weight, _scaled(search.file.constant(first.weight), factors, first.channel_axis)
-        yield first.bias, search.file.constant(first.bias) * factors.astype(np.float32)
+        if first.bias:
+            yield first.bias, _scaled(search.file.constant(first.bias), factors, -1)
         yield second.weight, _scaled(search.file.constant(second.weight), 1 / factors, second.channel_axis)
+
+
+def _read_once(file: FloatFile) -> set[str]:
+    """Tensors and constants that a single operator reads, and that may be changed for its sake."""
+    return {name for name, nodes in file.graph.consumers().items() if len(nodes) == 1}
 
 
 def _largest(search: _Search, names: set[str]) -> dict[str, Array]:
@@ -256,9 +276,11 @@ def _largest(search: _Search, names: set[str]) -> dict[str, Array]:
     return found
 
 
-def _scaled(weight: Array, factors: Array, axis: int) -> Array:
-    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
-    return np.asarray(weight * factors.reshape(shape), weight.dtype)
+def _scaled(constant: Array, factors: Array, axis: int) -> Array:
+    """Along an axis, which may hold several neighbours for each factor."""
+    channels = np.moveaxis(constant, axis, -1)
+    each = factors.repeat(channels.shape[-1] // len(factors))
+    return np.ascontiguousarray(np.moveaxis(channels * each, -1, axis), constant.dtype)
 
 
 def _correct_biases(search: _Search, path: Path) -> Iterator[tuple[str, Array]]:
@@ -267,7 +289,8 @@ def _correct_biases(search: _Search, path: Path) -> Iterator[tuple[str, Array]]:
     Of the error in its output, what comes through its weights from that in its input is left to the layers before.
     The same paper, 4.2, with errors measured on samples.
     """
-    layers = [layer for layer in search.file.layers() if layer.linear and layer.bias]
+    once = _read_once(search.file)
+    layers = [layer for layer in search.file.layers() if layer.linear and layer.bias in once]
     errors = _mean_errors(search, path, {name for layer in layers for name in (layer.input, layer.output)})
     for layer in layers:
         if layer.output in errors and layer.input in errors:
@@ -285,7 +308,7 @@ def _mean_errors(search: _Search, path: Path, names: set[str]) -> dict[str, Arra
     for expected, found in pairs:
         for name in names & expected.keys() & found.keys():
             error = found[name] - expected[name]
-            axis = search.file.channel_axis if error.ndim > 2 else error.ndim - 1
+            axis = search.file.channel_axis if error.ndim > 2 else -1
             mean = np.moveaxis(error, axis, 0).reshape(error.shape[axis], -1).mean(axis=1)
             sums[name] = sums.get(name, np.zeros_like(mean)) + mean / len(seen)
     return sums
@@ -295,7 +318,7 @@ def _through(file: FloatFile, layer: Layer, error: Array) -> Array | None:
     """What the layer's weights make of a mean error of its input; None for a convolution of several groups."""
     weight = np.moveaxis(file.constant(layer.weight), layer.channel_axis, 0)
     if layer.depthwise:
-        return np.asarray(weight.reshape(len(weight), -1).sum(axis=1) * error) if len(weight) == len(error) else None
+        return np.asarray(weight.reshape(len(weight), -1).sum(axis=1) * error.repeat(len(weight) // len(error)))
     inputs = 1 if file.channel_axis == 1 or weight.ndim == 2 else weight.ndim - 1
     if weight.shape[inputs] != len(error):
         return None

@@ -23,6 +23,7 @@ from edgeport.records import Quantized
 # What ONNX Runtime's kernels want as activations: VNNI multiplies unsigned by signed bytes, sdot signed by signed.
 ACTIVATIONS = {"x86": QuantType.QUInt8, "arm": QuantType.QInt8}
 ACTIVATION_KINDS = ("Relu", "Clip")
+MOST_COUNTED = np.iinfo(np.int32).max
 
 
 def run(model: onnx.ModelProto, path: Path, job: Job) -> Quantized:
@@ -47,8 +48,9 @@ class OnnxFile:
         self._source = path.with_name("source.onnx")
         onnx.save(model, self._source)
         self.graph = formats.read(self._source)
-        self.output_names = [value.name for value in model.graph.output]
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        answers = [v.name for v in model.graph.output if v.type.tensor_type.elem_type == TensorProto.FLOAT]
+        self.output_names = [name for name in answers if name not in self._constants]
         self._template: tuple[tuple[str, ...], onnx.ModelProto] | None = None
 
     def layers(self) -> list[Layer]:
@@ -58,7 +60,7 @@ class OnnxFile:
             constants = [name for name in node.inputs[1:] if name in self._constants]
             if node.kind not in ("Conv", "Gemm", "MatMul") or len(constants) != len(node.inputs) - 1:
                 continue
-            following = readers.get(node.outputs[0], [])
+            following = readers.get(node.outputs[0], []) if node.outputs[0] not in self.output_names else []
             activation = following[0] if len(following) == 1 and following[0].kind in ACTIVATION_KINDS else None
             weight = self._constants[constants[0]]
             attributes = {a.name: helper.get_attribute_value(a) for a in nodes[node.outputs[0]].attribute}
@@ -72,7 +74,7 @@ class OnnxFile:
                     weight=constants[0],
                     bias=constants[1] if len(constants) > 1 else "",
                     channel_axis=0 if rows_first else len(weight.dims) - 1,
-                    depthwise=groups > 1 and groups == weight.dims[0],
+                    depthwise=groups > 1 and weight.dims[1] == 1,
                     linear=activation is None,
                     homogeneous=activation is None or activation.kind == "Relu",
                     madds=node.madds or 0,
@@ -95,16 +97,19 @@ class OnnxFile:
             yield {**{n: a for n, a in sample.items() if a.dtype == np.float32}, **made}
 
     def quantize(self, found: Mapping[str, Range], floats: Sequence[str]) -> Path:
-        same = self._template is not None and self._template[0] == tuple(floats)
-        if self._template is None or not same or not self._job.optimize:  # the quantizer shares some ranges by itself
+        known = self._template is not None and self._template[0] == tuple(floats)
+        # The quantizer takes ten times as long as other ranges for what it made.
+        if self._template is None or not known or not self._set_ranges(self._template[1], found):
             self._template = tuple(floats), self._quantized(found, floats)
-        else:  # in a tenth of the time
-            self._set_ranges(self._template[1], found)
+            self._set_ranges(self._template[1], found)  # it gives an answer the range of the ReLU that reads it
         onnx.save(self._template[1], self._path)
         return self._path
 
-    def _set_ranges(self, model: onnx.ModelProto, found: Mapping[str, Range]) -> None:
-        """Other ranges for a quantised model, and biases, which are counted in steps of the input by the weight."""
+    def _set_ranges(self, model: onnx.ModelProto, found: Mapping[str, Range]) -> bool:
+        """Other ranges for a quantised model, and biases, which are counted in steps of the input by the weight.
+
+        False if a bias is too large to be counted that way: the quantizer then makes its weights' steps larger.
+        """
         constants = {tensor.name: tensor for tensor in model.graph.initializer}
         makers = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
         lowest, highest = get_qmin_qmax_for_qType(ACTIVATIONS[self._job.target].tensor_type)
@@ -112,20 +117,27 @@ class OnnxFile:
         def put(name: str, value: Array) -> None:
             constants[name].CopyFrom(numpy_helper.from_array(value, name))
 
-        for node in model.graph.node:
-            if node.op_type == "QuantizeLinear" and node.input[0] in found and node.input[1] in constants:
-                low, high = (np.float32(end) for end in found[node.input[0]])
+        softmax = {node.output[0] for node in self._model.graph.node if node.op_type == "Softmax"}  # has 0 to 1
+        for name in found.keys() - softmax:
+            if f"{name}_scale" in constants:  # tensors whose range is another one's have none of their own
+                low, high = (np.float32(end) for end in found[name])
                 zero, scale = compute_scale_zp(low, high, lowest, highest)
-                put(node.input[1], scale)
-                put(node.input[2], zero)
+                put(f"{name}_scale", np.asarray(scale))
+                put(f"{name}_zero_point", np.asarray(zero))
+        biases: dict[str, str] = {node.name: node.input[2] for node in self._model.graph.node if len(node.input) == 3}
+        fits = True
         for layer in model.graph.node:
-            if len(layer.input) == 3 and layer.input[2] in makers and layer.input[2] in self._constants:
+            bias = biases.get(layer.name, "")
+            if bias in self._constants and layer.input[2] in makers:
                 stored, steps, _ = makers[layer.input[2]].input
                 image, weight = (makers[name].input[1] for name in layer.input[:2])
                 scale, per_channel = (numpy_helper.to_array(constants[name]) for name in (image, weight))
                 step = (scale * per_channel).astype(np.float32).reshape(-1)
+                counted = np.round(self.constant(bias).astype(np.float64) / step)
+                fits &= bool(np.abs(counted).max(initial=0) <= MOST_COUNTED)
                 put(steps, step)
-                put(stored, np.round(self.constant(layer.input[2]) / step).astype(np.int32))
+                put(stored, np.clip(counted, -MOST_COUNTED, MOST_COUNTED).astype(np.int32))
+        return fits
 
     def _quantized(self, found: Mapping[str, Range], floats: Sequence[str]) -> onnx.ModelProto:
         onnx.save(self._model, self._source)
@@ -148,8 +160,9 @@ class OnnxFile:
 
     def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
         session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
-        made = [session.run(None, self._fed(sample)) for sample in samples]
-        return [np.concatenate([array.ravel() for array in arrays]) for arrays in made]
+        names = [output.name for output in session.get_outputs()]
+        made = [dict(zip(names, session.run(None, self._fed(sample)), strict=True)) for sample in samples]
+        return [quantization.joined([answers[name] for name in self.output_names]) for answers in made]
 
     def quantized_tensors(self, path: Path, samples: Sequence[Sample]) -> Iterator[Tensors]:
         model = onnx.load(path)

@@ -35,7 +35,7 @@ def run(job: Job) -> Quantized:
 class TfliteFile:
     """Tensors go by the names that formats.read gives them: the file's own, #, and their number."""
 
-    channel_axis = CHANNEL_AXIS
+    channel_axis = -1
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -44,7 +44,9 @@ class TfliteFile:
         self._model = flatbuffer_utils.read_model(str(source))
         self._tensors = self._model.subgraphs[0].tensors
         self._data: bytes | None = source.read_bytes()
-        self.output_names = [self._name(i) for i in self._model.subgraphs[0].outputs]
+        answers = [self._name(i) for i in self._model.subgraphs[0].outputs]
+        self._floats = [self._is_float(name) for name in answers]
+        self.output_names = [name for name, is_float in zip(answers, self._floats, strict=True) if is_float]
         self._known = {name.rpartition("#")[0]: name for name in self.graph.tensors}
 
     def layers(self) -> list[Layer]:
@@ -75,7 +77,10 @@ class TfliteFile:
         return np.frombuffer(bytes(buffer.data), np.float32).reshape(tensor.shape)
 
     def set_constant(self, name: str, value: Array) -> None:
-        _, buffer = self._buffer(name)
+        tensor, buffer = self._buffer(name)
+        if sum(other.buffer == tensor.buffer for other in self._tensors) > 1:
+            buffer, tensor.buffer = schema.BufferT(), len(self._model.buffers)
+            self._model.buffers.append(buffer)
         buffer.data = np.frombuffer(np.ascontiguousarray(value, np.float32).tobytes(), np.uint8)
         self._data = None
 
@@ -102,12 +107,11 @@ class TfliteFile:
     def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
         interpreter = Interpreter(str(path), num_threads=1)
         interpreter.allocate_tensors()
-        details = interpreter.get_output_details()
+        details = [d for d, is_float in zip(interpreter.get_output_details(), self._floats, strict=True) if is_float]
         made = []
         for sample in samples:
             self._invoke(interpreter, sample)
-            arrays = [_real(interpreter.get_tensor(d["index"]), d) for d in details]
-            made.append(np.concatenate([array.ravel() for array in arrays]))
+            made.append(quantization.joined([_real(interpreter.get_tensor(d["index"]), d) for d in details]))
         return made
 
     def quantized_tensors(self, path: Path, samples: Sequence[Sample]) -> Iterator[Tensors]:
@@ -145,9 +149,11 @@ class TfliteFile:
 
     def _is_shown(self, details: Mapping[str, Any]) -> bool:
         name = self._known.get(details["name"])
-        if name is None or self.graph.tensors[name].constant or self.graph.tensors[name].dtype != "float32":
-            return False
-        return bool(details["dtype"] == np.float32 or details["quantization"][0])
+        known = name is not None and self._is_float(name)
+        return known and bool(details["dtype"] == np.float32 or details["quantization"][0])
+
+    def _is_float(self, name: str) -> bool:
+        return self.graph.tensors[name].dtype == "float32" and not self.graph.tensors[name].constant
 
     def _invoke(self, interpreter: Interpreter, sample: Sample) -> None:
         for details, array in zip(interpreter.get_input_details(), sample, strict=True):

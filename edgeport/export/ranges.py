@@ -6,6 +6,8 @@ among them; no information is lost that a concat, whose result has that range, w
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
+from math import gcd
 from typing import Any
 
 import msgspec
@@ -69,19 +71,34 @@ class Spread(msgspec.Struct, frozen=True):
 
 def spreads(samples: Callable[[], Iterable[Tensors]], counted: bool = True) -> dict[str, Spread]:
     """samples: gives the tensors of each sample by name; called twice if values between the extremes are counted."""
-    extremes: dict[str, Range] = {}
+    known: dict[str, Range] = {}
+    names: dict[str, None] = {}
     for tensors in samples():
         for name, values in tensors.items():
-            low, high = extremes.get(name, (np.inf, -np.inf))
-            extremes[name] = min(low, float(values.min())), max(high, float(values.max()))
-    counts = {name: np.zeros(BINS, np.int64) for name in extremes}
+            names[name] = None
+            finite = _finite(values)
+            if finite.size:
+                low, high = known.get(name, (np.inf, -np.inf))
+                known[name] = min(low, float(finite.min())), max(high, float(finite.max()))
+    extremes = {name: known.get(name, (0.0, 0.0)) for name in names}
+    counts = {name: np.zeros(BINS, np.int64) for name in names}
     for tensors in samples() if counted else ():
         for name, values in tensors.items():
             low, high = extremes[name]
-            flat = values.ravel()[:: 1 + values.size // MOST_VALUES]
+            flat = _finite(_some(values)).astype(np.float64)
             bins = (flat - low) * (BINS / (high - low)) if high > low else np.zeros_like(flat)
             counts[name] += np.bincount(np.minimum(bins.astype(np.int64), BINS - 1), minlength=BINS)
-    return {name: Spread(*extremes[name], counts[name]) for name in extremes}
+    return {name: Spread(*extremes[name], counts[name]) for name in names}
+
+
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    return values if np.isfinite(values.sum()) else values[np.isfinite(values)]
+
+
+def _some(values: NDArray[Any]) -> NDArray[Any]:
+    """At most MOST_VALUES, at a distance that shares no factor with any axis: else they might be of one channel."""
+    least = 1 + values.size // MOST_VALUES
+    return values.ravel()[:: next(step for step in count(least) if gcd(step, values.size) == 1 or step > values.size)]
 
 
 def min_max(spread: Spread) -> Range:
@@ -91,7 +108,8 @@ def min_max(spread: Spread) -> Range:
 
 def percentile(spread: Spread) -> Range:
     """All but the outermost 0.005% at each end."""
-    shares, edges = np.cumsum(spread.counts) / spread.counts.sum(), np.linspace(spread.low, spread.high, BINS + 1)
+    shares = np.cumsum(spread.counts) / max(spread.counts.sum(), 1)
+    edges = np.linspace(spread.low, spread.high, BINS + 1)
     first, last = np.searchsorted(shares, (TAIL, 1 - TAIL))
     return float(edges[first]), float(edges[min(last + 1, BINS)])
 

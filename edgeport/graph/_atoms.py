@@ -139,7 +139,7 @@ def _links(gm: GraphModule, node: Node) -> Iterator[_Same]:
         for value in [input_of(node)] if is_depthwise(node) else node.all_input_nodes:
             if value.op != "get_attr" and shape_of(value)[CHANNELS : CHANNELS + 1] == (channels,):
                 yield _Same(value, 0, node, 0, channels)
-    elif node.target == aten.cat.default and _along_channels(node):
+    elif _is_join(node):
         first = 0
         for part in node.args[0]:  # type: ignore[union-attr]
             assert isinstance(part, Node)
@@ -156,7 +156,7 @@ def _links(gm: GraphModule, node: Node) -> Iterator[_Same]:
 def _can_grow(gm: GraphModule, node: Node) -> bool:
     """Whether whoever makes and whoever reads a tensor can do with more channels of zeros."""
     role, moved = role_of(gm, node), any(True for _ in _links(gm, node))
-    makes = role is Role.MIXES or is_depthwise(node) or (role is Role.EACH and _is_harmless(node))
+    makes = role is Role.MIXES or (role is Role.EACH and (is_depthwise(node) or _is_harmless(node)))
     if not makes and (role is Role.EACH or not moved):
         return False
     return all(_can_read_more(gm, user, node) for user in node.users)
@@ -168,7 +168,7 @@ def _can_read_more(gm: GraphModule, user: Node, node: Node) -> bool:
         return input_of(user) is node
     if role is Role.EACH:
         return is_depthwise(user) or _is_harmless(user)
-    return _is_split(user) or _is_slice(user) or (user.target == aten.cat.default and _along_channels(user))
+    return _is_split(user) or _is_slice(user) or _is_join(user)
 
 
 def _is_harmless(node: Node) -> bool:
@@ -177,7 +177,10 @@ def _is_harmless(node: Node) -> bool:
     return node.target in HARMLESS and images
 
 
-def _along_channels(node: Node) -> bool:
+def _is_join(node: Node) -> bool:
+    """Whether it concatenates computed tensors along their channels."""
+    if node.target != aten.cat.default or any(part.op == "get_attr" for part in node.all_input_nodes):
+        return False
     return argument(node, 1, 0) in (CHANNELS, CHANNELS - len(shape_of(node)))
 
 

@@ -93,3 +93,16 @@ def test_other_convolutions_stay(other: dict[str, Any]) -> None:
     before = model.SerializeToString()
     assert not fold_pixels.run(model)
     assert model.SerializeToString() == before
+
+
+def test_weights_that_another_convolution_has_too_stay() -> None:
+    model = stem(channels=3)
+    model.graph.initializer[0].CopyFrom(arrays.from_array(np.ones((3, 3, 3, 3), np.float32), "weight"))
+    again = helper.make_node("Conv", ["y", "weight"], ["z"], name="/again/conv", kernel_shape=[3, 3])
+    model.graph.node.append(again)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None))
+    shown = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (2, 3, 8, 8))
+    model.graph.value_info.append(shown)
+    before = answer(model)
+    assert not fold_pixels.run(model)
+    assert np.array_equal(answer(model), before)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgeport.graph import (
     convolve_average_pools,
@@ -144,6 +145,62 @@ def test_pieces_of_shufflenet_become_multiples_of_four() -> None:
 def test_pieces_that_others_see_stay() -> None:
     nodes = rewritten_pieces(Pieces([29, 14, 15], shown=True))
     assert cut_sizes(nodes) == [[29, 14, 15], [29, 14, 15]]
+
+
+class Around(nn.Module):
+    """A convolution whose 58 channels others use in a way of their own."""
+
+    def __init__(self, use: str, dims: int = 2, bias: bool = True) -> None:
+        super().__init__()
+        conv = nn.Conv2d if dims == 2 else nn.Conv1d
+        self.first, self.half = conv(3, 58, 1, bias=bias), conv(29, 6, 1)
+        self.whole, self.depthwise = conv(58, 6, 1, bias=bias), conv(58, 58, 3, padding=1, groups=58, bias=bias)
+        self.kernels, self.constant = nn.Linear(3, 58 * 9), nn.Parameter(torch.randn(2, 29, 5, 5))
+        self.use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        half = y[:, :29]
+        made: Tensor
+        if self.use == "negative ends":
+            made = self.half(y[:, :-29]) + self.half(y[:, -29:]) + self.whole(y[:, -1000:])
+        elif self.use == "with itself":
+            made = self.whole(torch.cat([half, half], 1)) + self.half(y[:, 29:])
+        elif self.use == "with a constant":
+            made = self.whole(torch.cat([half, self.constant], 1)) + self.half(y[:, 29:])
+        elif self.use == "along another axis":
+            top, rest = torch.split(y, [2, 3], 2)
+            made = self.whole(torch.cat([rest, top], 2)) + self.whole(self.depthwise(y)[:, :, :-1]).mean()
+        elif self.use == "computed weights":
+            made = self.whole(F.conv2d(y, self.kernels(x.mean((2, 3)))[0].view(58, 1, 3, 3), padding=1, groups=58))
+        else:
+            made = self.half(torch.cat([half[:, 10:], y[:, 39:49]], 1)) + self.whole(self.depthwise(y))
+        return made
+
+
+@pytest.mark.parametrize(
+    ("use", "dims", "bias", "padded"),
+    [
+        ("negative ends", 2, True, True),
+        ("negative ends", 1, False, True),
+        ("with itself", 2, False, True),
+        ("with a constant", 2, True, False),
+        ("along another axis", 2, True, False),
+        ("computed weights", 2, True, False),
+        ("pieces", 2, False, None),
+        ("pieces", 1, True, None),
+    ],
+)
+def test_channels_are_padded_where_all_who_use_them_can(use: str, dims: int, bias: bool, padded: bool | None) -> None:
+    for module in (pad_pieces, pad_channels, pad_narrow_channels):
+        network, x = Around(use, dims, bias).eval(), torch.randn(2, 3, *[5] * dims)
+        gm = exported(network, x)
+        changes = module.run(gm)
+        gm.graph.lint()
+        gm.recompile()
+        assert relative_error(gm(x), network(x)) < EXACT
+        if module is pad_pieces and padded is not None:
+            assert bool(changes) == padded
 
 
 def rewritten_pieces(network: nn.Module) -> list[torch.fx.Node]:
