@@ -45,18 +45,22 @@ def share(flag: str, text: str) -> float:
 
 
 def find_place(device: str) -> catalog.Device:
+    """Raises UsageError for a device whose runner is none that can serve two files by turns."""
     place = catalog.find_device(device)
-    if place.transport != "local":
-        raise UsageError(f"device {device!r} is reached by {place.transport}, which this version does not speak")
+    if place.runner != "agent":
+        raise UsageError(
+            f"device {device!r} runs {place.runner}, which cannot time two files by turns; it takes the agent"
+        )
     return place
 
 
 @contextlib.contextmanager
 def open_runner(place: catalog.Device, progress: Any) -> Iterator[Any]:
-    """A runner on the device, until the block ends."""
-    from edgeport.runner import local_runner
+    """A runner on the device, which is kept for it until the block ends."""
+    from edgeport.sessions import Access, open_runner
 
-    yield local_runner(place.name)
+    with open_runner(place, Access(), progress) as runner:
+        yield runner
 
 
 def is_converted(model: str) -> bool:
