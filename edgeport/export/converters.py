@@ -66,10 +66,13 @@ class Onnx:
         """Of the graph for int8, where that is another one than for floats."""
         if not job.optimize or job.target != "x86":
             return None
-        gm = copy.deepcopy(self._captured.plain)
+        self.passes = graph.run_passes(copy.deepcopy(self._captured.graph), graph.INT8_ONNX_X86)
+        if not any(p.changes for p in self.passes):
+            return None
+        gm = copy.deepcopy(self._captured.plain)  # from the start: what merged groups let others do is the greater part
         passes = graph.run_passes(gm, graph.FORMATS, graph.INT8_ONNX_X86)
         self.passes = tuple(p for p in passes if p.formats == graph.INT8_ONNX_X86)
-        return capture.program(gm, self._captured.inputs) if any(p.changes for p in self.passes) else None
+        return capture.program(gm, self._captured.inputs)
 
 
 class Tflite:
