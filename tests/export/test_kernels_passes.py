@@ -153,7 +153,7 @@ class Around(nn.Module):
     def __init__(self, use: str, dims: int = 2, bias: bool = True) -> None:
         super().__init__()
         conv = nn.Conv2d if dims == 2 else nn.Conv1d
-        self.first, self.half = conv(3, 58, 1, bias=bias), conv(29, 6, 1)
+        self.first, self.part = conv(3, 58, 1, bias=bias), conv(29, 6, 1)
         self.whole, self.depthwise = conv(58, 6, 1, bias=bias), conv(58, 58, 3, padding=1, groups=58, bias=bias)
         self.kernels, self.constant = nn.Linear(3, 58 * 9), nn.Parameter(torch.randn(2, 29, 5, 5))
         self.use = use
@@ -163,18 +163,18 @@ class Around(nn.Module):
         half = y[:, :29]
         made: Tensor
         if self.use == "negative ends":
-            made = self.half(y[:, :-29]) + self.half(y[:, -29:]) + self.whole(y[:, -1000:])
+            made = self.part(y[:, :-29]) + self.part(y[:, -29:]) + self.whole(y[:, -1000:])
         elif self.use == "with itself":
-            made = self.whole(torch.cat([half, half], 1)) + self.half(y[:, 29:])
+            made = self.whole(torch.cat([half, half], 1)) + self.part(y[:, 29:])
         elif self.use == "with a constant":
-            made = self.whole(torch.cat([half, self.constant], 1)) + self.half(y[:, 29:])
+            made = self.whole(torch.cat([half, self.constant], 1)) + self.part(y[:, 29:])
         elif self.use == "along another axis":
             top, rest = torch.split(y, [2, 3], 2)
             made = self.whole(torch.cat([rest, top], 2)) + self.whole(self.depthwise(y)[:, :, :-1]).mean()
         elif self.use == "computed weights":
             made = self.whole(F.conv2d(y, self.kernels(x.mean((2, 3)))[0].view(58, 1, 3, 3), padding=1, groups=58))
         else:
-            made = self.half(torch.cat([half[:, 10:], y[:, 39:49]], 1)) + self.whole(self.depthwise(y))
+            made = self.part(torch.cat([half[:, 10:], y[:, 39:49]], 1)) + self.whole(self.depthwise(y))
         return made
 
 
