@@ -100,7 +100,7 @@ def test_weights_that_another_convolution_has_too_stay() -> None:
     model.graph.initializer[0].CopyFrom(arrays.from_array(np.ones((3, 3, 3, 3), np.float32), "weight"))
     again = helper.make_node("Conv", ["y", "weight"], ["z"], name="/again/conv", kernel_shape=[3, 3])
     model.graph.node.append(again)
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, (2, 3, 6, 6)))
     shown = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (2, 3, 8, 8))
     model.graph.value_info.append(shown)
     before = answer(model)
