@@ -39,7 +39,7 @@ def export(
     target: Target = None,
     int8_io: Annotated[bool, typer.Option("--int8-io", help="Integer inputs and outputs for the int8 files.")] = False,
     calibration_data: Calibration = None,
-    calibration_method: CalibrationMethod = "auto",
+    calibration_method: CalibrationMethod = "min-max",
     max_layers_float: MaxLayersFloat = 0,
     min_sqnr_db: MinSqnr = 10.0,
     name: Annotated[str | None, typer.Option(help="The files' name. Default: the model's.")] = None,
@@ -97,7 +97,7 @@ def make_request(
     precisions: str,
     int8_io: bool,
     optimize: bool = True,
-    calibration_method: str = "auto",
+    calibration_method: str = "min-max",
     max_layers_float: int = 0,
 ) -> Any:
     """An export's request. Everything that can be wrong with the flags is said before anything is imported or run."""

@@ -64,7 +64,7 @@ Target = Annotated[
 CalibrationMethod = Annotated[
     str,
     typer.Option(
-        help="How int8 ranges are chosen. Default: what keeps most of the answers for samples held back.",
+        help="How int8 ranges are chosen; auto tries all on samples held back, and takes the best.",
         metavar="auto|min-max|percentile|mse",
         autocompletion=complete_method,
     ),

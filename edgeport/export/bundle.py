@@ -56,7 +56,7 @@ class Request(msgspec.Struct, frozen=True):
     calibration_data: Path | None = None
     min_sqnr_db: float = 10.0
     optimize: bool = True
-    calibration_method: str = "auto"
+    calibration_method: str = "min-max"
     max_layers_float: int = 0
 
 

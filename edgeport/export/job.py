@@ -19,7 +19,7 @@ class Job(msgspec.Struct, frozen=True):
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     optimize: bool = True
-    method: str = "auto"
+    method: str = "min-max"
     max_layers_float: int = 0
 
     @property
