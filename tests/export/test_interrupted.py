@@ -78,7 +78,7 @@ def watch_launches(process: subprocess.Popen[str], how_many: int) -> int:
 
     def enough() -> bool:
         nonlocal living
-        living = children(process, "agent-")
+        living = children(process, " --model=")  # not the one that holds the device's lock, or asks what it is
         seen.update(living)
         return len(seen) >= how_many and bool(living)
 
@@ -137,4 +137,5 @@ def test_a_closed_pipe_is_no_error(small: Path) -> None:
         process.wait(timeout=60)
         assert process.returncode == 0
         assert process.stderr is not None
-        assert process.stderr.read() == ""
+        said = process.stderr.read().splitlines()
+        assert [line for line in said if not line.startswith("warning: ")] == []  # of whatever else the machine does
