@@ -170,7 +170,7 @@ class Around(nn.Module):
             made = self.whole(torch.cat([half, self.constant], 1)) + self.part(y[:, 29:])
         elif self.use == "along another axis":
             top, rest = torch.split(y, [2, 3], 2)
-            made = self.whole(torch.cat([rest, top], 2))
+            made = torch.cat([self.whole(rest), self.whole(top)], 2)
         elif self.use == "a slice along another axis":
             made = self.whole(self.depthwise(y)[:, :, :-1])
         elif self.use == "computed weights":
