@@ -171,6 +171,7 @@ class Around(nn.Module):
         elif self.use == "along another axis":
             top, rest = torch.split(y, [2, 3], 2)
             made = torch.cat([self.whole(rest), self.whole(top)], 2)
+            made = made + self.whole(torch.split(self.first(x), [5], 2)[0])
         elif self.use == "a slice along another axis":
             made = self.whole(self.depthwise(y)[:, :, :-1])
         elif self.use == "computed weights":
