@@ -170,7 +170,10 @@ class Around(nn.Module):
             made = self.whole(torch.cat([half, self.constant], 1)) + self.part(y[:, 29:])
         elif self.use == "along another axis":
             top, rest = torch.split(y, [2, 3], 2)
-            made = self.whole(torch.cat([rest, top], 2)) + self.whole(self.depthwise(y)[:, :, :-1]).mean()
+            made = torch.cat([self.whole(rest), self.whole(top)], 2)
+            made = made + self.whole(torch.split(self.first(x), [5], 2)[0])
+        elif self.use == "a slice along another axis":
+            made = self.whole(self.depthwise(y)[:, :, :-1])
         elif self.use == "computed weights":
             made = self.whole(F.conv2d(y, self.kernels(x.mean((2, 3)))[0].view(58, 1, 3, 3), padding=1, groups=58))
         else:
@@ -186,6 +189,7 @@ class Around(nn.Module):
         ("with itself", 2, False, True),
         ("with a constant", 2, True, False),
         ("along another axis", 2, True, False),
+        ("a slice along another axis", 2, False, False),
         ("computed weights", 2, True, False),
         ("pieces", 2, False, None),
         ("pieces", 1, True, None),

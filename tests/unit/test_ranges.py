@@ -155,9 +155,10 @@ def test_numbers_that_are_none_do_not_count(method: str) -> None:
 def test_values_that_are_counted_come_from_all_channels(shape: tuple[int, ...]) -> None:
     """Whichever axis they are on: each channel's share of the counts is its share of the values."""
     for axis in range(len(shape)):
-        if shape[axis] > 1:
+        if 1 < shape[axis] <= 200:
             along = [shape[axis] if a == axis else 1 for a in range(len(shape))]
             values = np.broadcast_to(np.arange(shape[axis], dtype=np.float32).reshape(along), shape)
-            groups = np.array_split(np.array(spread(values).counts), 2)
-            shares = [group.sum() / sum(g.sum() for g in groups) for group in groups]
-            assert shares == pytest.approx([0.5, 0.5], abs=0.05), axis
+            counts = np.array(spread(values).counts)
+            shares = counts[counts > 0] / counts.sum()
+            assert len(shares) == shape[axis]
+            assert shares == pytest.approx(1 / shape[axis], rel=0.1), axis
