@@ -58,7 +58,8 @@ def server() -> Iterator[Server]:
     user = _user()
     if user is None:
         pytest.skip(f"THE HISTORY IS NOT TESTED WITH POSTGRESQL: root cannot run it and there is no {UNPRIVILEGED}")
-    folder = Path(tempfile.mkdtemp(prefix="edgeport-pg-"))  # a short name, for a socket's path is limited
+    # A short name, for a socket's path is limited, in a folder that all users may enter.
+    folder = Path(tempfile.mkdtemp(prefix="edgeport-pg-", dir="/tmp"))
     try:
         shutil.chown(folder, user)
         found = Server(folder, programs, user)
