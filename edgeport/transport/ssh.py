@@ -145,4 +145,5 @@ class Remote(Process):
 
     @property
     def lost(self) -> bool:
-        return self._process.returncode == LOST
+        code = self._process.returncode
+        return code is not None and (code == LOST or code < 0)  # below 0: our own end of it died, the device's may live
