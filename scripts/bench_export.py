@@ -29,12 +29,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median, stdev
+from statistics import geometric_mean, median, stdev
 
 import msgspec
 import numpy as np
 
-from edgeport import files, interleave, stats
+from edgeport import catalog, files, interleave, stats
 from edgeport.errors import EdgeportError
 from edgeport.export import calibrate
 from edgeport.export.verify import compare, run_artifact
@@ -223,18 +223,23 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    args.networks = [parsed_network(text) for text in args.networks or NETWORKS]
+    try:
+        args.networks = [parsed_network(text) for text in args.networks or NETWORKS]
+    except EdgeportError as e:
+        parser.error(str(e))
     args.threads = args.threads or [1, 2]
     args.format = args.format or ("markdown" if args.output and args.output.suffix == ".md" else "table")
     return args
 
 
 def parsed_network(text: str) -> Network:
+    """Raises UsageError for a model that there is not."""
     model, _, arguments = text.partition(":")
     options = []
     for assignment in filter(None, arguments.split(",")):
         name, _, value = assignment.partition("=")
         options.append(f"--weights={value}" if name == "weights" else f"--set={assignment}")
+    catalog.find_factory(model)
     return Network(text, model, tuple(options))
 
 
@@ -453,9 +458,25 @@ Rows = list[list[str]]
 
 def tables(report: Report) -> Iterator[tuple[str, Rows]]:
     """(title, rows), the first row being the heads of the columns."""
+    yield "All files of a network", summary_rows(report)
     yield "Latency", latency_rows(report)
     yield "Export", export_rows(report)
     yield "Files", file_rows(report)
+
+
+def summary_rows(report: Report) -> Rows:
+    """Of the files that both sides make by default."""
+    rows = [["network", "threads", "edgeport / stock, geometric mean", "worst file", "its ratio"]]
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for cell in report.cells:
+        if (OWN, STOCK) in cell.comparisons:
+            ratio = stats.ratio(cell.log_ratios(OWN, STOCK)).value
+            found.setdefault((cell.network, cell.num_threads), {})[cell.what] = ratio
+    for (network, threads), ratios in found.items():
+        worst = max(ratios, key=lambda what: ratios[what])
+        mean = geometric_mean(ratios.values())
+        rows.append([network, str(threads), f"{mean:.3f} of {len(ratios)}", worst, f"{ratios[worst]:.3f}"])
+    return rows
 
 
 def latency_rows(report: Report) -> Rows:

@@ -224,7 +224,7 @@ def exported(progress: Any) -> dict[str, measure.Artifact]:
     found = {}
     for name in ("build", "build_longer"):
         source = f"{Path(__file__)}:{name}"
-        found[name] = subjects.find_artifacts(source, "litert", "int8", {}, place, progress)[0][0]
+        found[name] = subjects.find_artifacts(source, "litert", "int8", {}, place.target, progress)[0][0]
     return found
 
 

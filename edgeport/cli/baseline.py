@@ -25,6 +25,7 @@ from edgeport.cli.subjects import (
     Runtime,
     find_artifacts,
     find_place,
+    how_exported,
     is_converted,
     open_runner,
     shapes_of,
@@ -64,20 +65,12 @@ def save(
     from edgeport import baseline, files
 
     files.writable_folder(output)
-    how = {
-        "assignments": list(set_),
-        "weights": str(weights) if weights else None,
-        "input_shapes": list(input_shape),
-        "target": target,
-        "calibration_data": str(calibration_data) if calibration_data else None,
-        "min_sqnr_db": min_sqnr_db,
-    }
-    how = {name: value for name, value in how.items() if value}
+    how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     with display.steps(not quiet) as progress:
         made: list[Any] = []
         for place in [find_place(name) for name in dict.fromkeys(device)]:
             for model in dict.fromkeys(models):
-                artifacts, folder = find_artifacts(model, runtime, precision, how, place, progress)
+                artifacts, folder = find_artifacts(model, runtime, precision, how, place.target, progress)
                 shapes = shapes_of(input_shape, is_converted(model))
                 with open_runner(place, progress) as runner:
                     results = _measured(artifacts, place, num_threads, shapes, runner, progress)

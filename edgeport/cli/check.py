@@ -155,7 +155,7 @@ def _now(entry: Any, kept: Sequence[Any], place: Any, named: bool, progress: Any
     runtimes, precisions = {a.runtime for a in kept}, {a.precision for a in kept}
     runtime = None if len(runtimes) > 1 else runtimes.pop()
     try:
-        return find_artifacts(entry.model, runtime, ",".join(sorted(precisions)), entry.options, place, progress)
+        return find_artifacts(entry.model, runtime, ",".join(sorted(precisions)), entry.options, place.target, progress)
     except UsageError as e:  # it is the baseline that named the model: nobody wrote a wrong command line
         raise e if named else EdgeportError(f"{entry.model} of the baseline: {e}") from e
 

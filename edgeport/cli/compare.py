@@ -25,6 +25,7 @@ from edgeport.cli.subjects import (
     Tolerance,
     find_artifacts,
     find_place,
+    how_exported,
     is_converted,
     kind_of,
     open_runner,
@@ -78,16 +79,9 @@ def compare(
     by = rules.criteria(share("--tolerance", tolerance), None if effect is None else share("--effect", effect), alpha)
     destination = destination_file(output)
     place = find_place(device)
-    how = {
-        "assignments": set_,
-        "weights": weights,
-        "input_shapes": input_shape,
-        "target": target,
-        "calibration_data": calibration_data,
-        "min_sqnr_db": min_sqnr_db,
-    }
+    how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     with display.steps(not quiet) as progress:
-        sides = [find_artifacts(m, runtime, precision, how, place, progress)[0] for m in (baseline, candidate)]
+        sides = [find_artifacts(m, runtime, precision, how, place.target, progress)[0] for m in (baseline, candidate)]
         from edgeport import session
 
         pairs = _pairs(sides[0], sides[1], progress)

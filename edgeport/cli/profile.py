@@ -2,15 +2,14 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 import typer
 
 from edgeport import catalog, display
-from edgeport.cli.checks import deliver, destination_file, listed, one_of
-from edgeport.cli.export import make_request
+from edgeport.cli.checks import deliver, destination_file, one_of
 from edgeport.cli.history import branch_of_ci, check_database, keep
 from edgeport.cli.options import (
     Calibration,
@@ -20,16 +19,23 @@ from edgeport.cli.options import (
     MinSqnr,
     Quiet,
     Set,
-    Strings,
     Target,
     Wait,
     Weights,
     Wheels,
-    complete_device,
     complete_format,
     complete_model,
 )
-from edgeport.errors import UsageError
+from edgeport.cli.subjects import (
+    Devices,
+    NumThreads,
+    Precision,
+    Runtime,
+    find_artifacts,
+    how_exported,
+    is_converted,
+    shapes_of,
+)
 from edgeport.pinning import FORMS
 
 
@@ -41,15 +47,10 @@ def profile(
             autocompletion=complete_model,
         ),
     ],
-    device: Annotated[
-        Strings,
-        typer.Option(help="Where to run (edgeport devices). Repeatable.", autocompletion=complete_device),
-    ] = ["local"],  # noqa: B006
-    runtime: Annotated[
-        str | None, typer.Option(help="Default: all that run the model.", metavar="litert|onnxruntime")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="Which precisions of a model.", metavar="fp32,int8")] = "fp32,int8",
-    num_threads: Annotated[int | None, typer.Option(min=1, help="Default: the device's.")] = None,
+    device: Devices = ["local"],  # noqa: B006
+    runtime: Runtime = None,
+    precision: Precision = "fp32,int8",
+    num_threads: NumThreads = None,
     num_runs: Annotated[int, typer.Option(min=1, help="Timed runs a launch.")] = 16,
     warmup_runs: Annotated[int, typer.Option(min=0, help="Runs before them, not timed.")] = 4,
     launches: Annotated[int, typer.Option(min=1, help="Fresh processes; the models take turns.")] = 4,
@@ -105,31 +106,22 @@ def profile(
     if history:
         check_database(database)
     started = origin.here(branch=branch_of_ci(os.environ))
+    how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
+    settings = Settings(
+        num_runs=num_runs,
+        warmup_runs=warmup_runs,
+        launches=launches,
+        input_shapes=shapes_of(input_shape, is_converted(model)),
+        profile=ops,
+        cool_down=cool_down,
+    )
     with display.steps(not quiet) as progress:
-        precisions, shapes = listed("--precision", precision, ("fp32", "int8")), {}
-        if Path(model).is_dir() or catalog.is_artifact(model):
-            found = artifacts_of(Path(model), runtime, precisions)
-            shapes, by_target = named_shapes(input_shape), dict.fromkeys((p.target for p in places), found)
-        else:
-            by_target = {}
-            for wanted in dict.fromkeys(p.target for p in places):
-                request = make_request(
-                    *(model, None, set_, weights, input_shape, target or wanted, calibration_data, min_sqnr_db),
-                    *(formats_of(runtime), precision, False),
-                )
-                by_target[wanted] = exported(request, progress)
-        jobs = []
-        for place in places:
-            settings = Settings(
-                num_threads=num_threads or place.threads,
-                num_runs=num_runs,
-                warmup_runs=warmup_runs,
-                launches=launches,
-                input_shapes=shapes,
-                profile=ops,
-                cool_down=cool_down,
-            )
-            jobs.append(Job(place, tuple(by_target[place.target]), settings))
+        targets = dict.fromkeys(place.target for place in places)
+        found = {t: tuple(find_artifacts(model, runtime, precision, how, t, progress)[0]) for t in targets}
+        jobs = [
+            Job(p, found[p.target], msgspec.structs.replace(settings, num_threads=num_threads or p.threads))
+            for p in places
+        ]
         fleet = Fleet(jobs, conditions, progress, started)
         try:
             fleet.run()
@@ -141,62 +133,3 @@ def profile(
             finally:
                 if history:
                     keep(results, database)
-
-
-def exported(request: Any, progress: Any) -> list[Any]:
-    """Verified on this machine."""
-    from edgeport.export import bundle
-    from edgeport.runner import local_runner
-
-    folder = bundle.export_cached(request, local_runner(), progress)
-    return artifacts_of(folder, None, request.precisions)
-
-
-def artifacts_of(path: Path, runtime: str | None, precisions: Sequence[str]) -> list[Any]:
-    """The files to measure: one, or those of an export's folder that run with the runtime at these precisions."""
-    from edgeport import formats
-    from edgeport.export.manifest import read_manifest
-    from edgeport.kit import RUNTIME_OF, RUNTIMES
-    from edgeport.measure import Artifact, precision_of
-
-    if runtime is not None:
-        one_of("--runtime", runtime, tuple(RUNTIMES))
-    if not path.is_dir():
-        own = RUNTIME_OF[path.suffix.lower()]
-        if runtime not in (None, own):
-            raise UsageError(f"{path} runs with {own}, not {runtime}")
-        return [Artifact(path, path.stem, own, precision_of(formats.read(path)))]
-    manifest = read_manifest(path)
-    found = [
-        Artifact(path / a.file, manifest.model.name, RUNTIME_OF[Path(a.file).suffix], a.precision)
-        for a in manifest.artifacts
-        if a.precision in precisions and runtime in (None, RUNTIME_OF[Path(a.file).suffix])
-    ]
-    if not found:
-        there = ", ".join(a.file for a in manifest.artifacts)
-        raise UsageError(f"{path} has no file for that runtime and precision; it has {there}")
-    return found
-
-
-def formats_of(runtime: str | None) -> str:
-    from edgeport.kit import RUNTIME_OF, RUNTIMES
-
-    if runtime is None:
-        return "onnx,tflite"
-    one_of("--runtime", runtime, tuple(RUNTIMES))
-    return next(suffix.lstrip(".") for suffix, name in RUNTIME_OF.items() if name == runtime)
-
-
-def named_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """NAME=1,3,64,64, or the sizes alone for a model of one input (under the name "")."""
-    shapes = {}
-    for text in texts:
-        name, _, sizes = text.rpartition("=")
-        try:
-            shape = tuple(int(size) for size in sizes.split(","))
-        except ValueError:
-            shape = (0,)
-        if min(shape) < 1:
-            raise UsageError(f"--input-shape {text}: write NAME=1,3,224,224, sizes of at least 1")
-        shapes[name] = shape
-    return shapes

@@ -1,4 +1,4 @@
-"""What the gate's commands are given: models in any form, and devices; and the options that they share."""
+"""What commands that measure are given: models in any form, and devices; and the options that they share."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from edgeport import catalog
-from edgeport.cli.checks import listed
+from edgeport.cli.checks import listed, one_of
 from edgeport.cli.export import make_request
 from edgeport.cli.options import complete_device
-from edgeport.cli.profile import artifacts_of, formats_of, named_shapes
 from edgeport.errors import UsageError
 
 Tolerance = Annotated[str, typer.Option(help="The slowdown that is no regression: 2% or 0.02.", metavar="SHARE")]
@@ -67,50 +66,99 @@ def is_converted(model: str) -> bool:
     return Path(model).is_dir() or catalog.is_artifact(model)
 
 
+def how_exported(
+    set_: Sequence[str],
+    weights: Path | None,
+    input_shape: Sequence[str],
+    target: str | None,
+    calibration_data: Path | None,
+    min_sqnr_db: float,
+) -> dict[str, Any]:
+    """The options of an export that were given, by their names in make_request(): what a baseline keeps of them."""
+    given = {
+        "assignments": list(set_),
+        "weights": str(weights) if weights else None,
+        "input_shapes": list(input_shape),
+        "target": target,
+        "calibration_data": str(calibration_data) if calibration_data else None,
+        "min_sqnr_db": min_sqnr_db,
+    }
+    return {name: value for name, value in given.items() if value is not None and value != []}
+
+
 def find_artifacts(
-    model: str,
-    runtime: str | None,
-    precision: str,
-    how: dict[str, Any],
-    place: catalog.Device,
-    progress: Any,
+    model: str, runtime: str | None, precision: str, how: dict[str, Any], target: str, progress: Any
 ) -> tuple[list[Any], Path]:
-    """The files to measure and the folder of their export, which has a manifest unless a file was given. how: options
-    of an export by their names in make_request().
+    """The files to measure and the folder of their export, which has a manifest unless a file was given. how: see
+    how_exported(); target: of the device, for a model that is exported for it.
     """
+    precisions = listed("--precision", precision, ("fp32", "int8"))
     if is_converted(model):
         path = Path(model)
         if not path.exists():
             raise UsageError(f"there is no file {model}")
-        return artifacts_of(path, runtime, listed("--precision", precision, ("fp32", "int8"))), path
+        return _artifacts(path, runtime, precisions), path
     from edgeport.export import bundle
     from edgeport.runner import local_runner
 
-    given = {"target": place.target, **{name: value for name, value in how.items() if value}}
-    request = make_request(
-        model=model,
-        name=None,
-        assignments=given.get("assignments", ()),
-        weights=_path(given.get("weights")),
-        input_shapes=given.get("input_shapes", ()),
-        target=given["target"],
-        calibration_data=_path(given.get("calibration_data")),
-        min_sqnr_db=given.get("min_sqnr_db", 10.0),
-        formats=formats_of(runtime),
-        precisions=precision,
-        int8_io=False,
-    )
+    request = make_request(model, **{"target": target, **how}, formats=_formats(runtime), precisions=precision)
     folder = bundle.export_cached(request, local_runner(), progress)  # which verifies it here
-    return artifacts_of(folder, None, request.precisions), folder
+    return _artifacts(folder, None, precisions), folder
 
 
-def _path(text: str | Path | None) -> Path | None:
-    return Path(text) if text else None
+def _artifacts(path: Path, runtime: str | None, precisions: Sequence[str]) -> list[Any]:
+    """The files to measure: one, or those of an export's folder that run with the runtime at these precisions."""
+    from edgeport import formats
+    from edgeport.export.manifest import read_manifest
+    from edgeport.kit import RUNTIME_OF, RUNTIMES
+    from edgeport.measure import Artifact, precision_of
+
+    if runtime is not None:
+        one_of("--runtime", runtime, tuple(RUNTIMES))
+    if not path.is_dir():
+        own = RUNTIME_OF[path.suffix.lower()]
+        if runtime not in (None, own):
+            raise UsageError(f"{path} runs with {own}, not {runtime}")
+        return [Artifact(path, path.stem, own, precision_of(formats.read(path)))]
+    manifest = read_manifest(path)
+    found = [
+        Artifact(path / a.file, manifest.model.name, RUNTIME_OF[Path(a.file).suffix], a.precision)
+        for a in manifest.artifacts
+        if a.precision in precisions and runtime in (None, RUNTIME_OF[Path(a.file).suffix])
+    ]
+    if not found:
+        there = ", ".join(a.file for a in manifest.artifacts)
+        raise UsageError(f"{path} has no file for that runtime and precision; it has {there}")
+    return found
+
+
+def _formats(runtime: str | None) -> str:
+    from edgeport.kit import RUNTIME_OF, RUNTIMES
+
+    if runtime is None:
+        return "onnx,tflite"
+    one_of("--runtime", runtime, tuple(RUNTIMES))
+    return next(suffix.lstrip(".") for suffix, name in RUNTIME_OF.items() if name == runtime)
 
 
 def shapes_of(texts: Sequence[str], converted: bool) -> dict[str, tuple[int, ...]]:
     """Shapes of inputs that a file leaves open; a network has been exported with its shapes."""
-    return named_shapes(texts) if converted else {}
+    return _named_shapes(texts) if converted else {}
+
+
+def _named_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """NAME=1,3,64,64, or the sizes alone for a model of one input (under the name "")."""
+    shapes = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        try:
+            shape = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            shape = (0,)
+        if min(shape) < 1:
+            raise UsageError(f"--input-shape {text}: write NAME=1,3,224,224, sizes of at least 1")
+        shapes[name] = shape
+    return shapes
 
 
 def kind_of(artifact: Any) -> tuple[str, str]:

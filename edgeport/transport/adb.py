@@ -16,11 +16,10 @@ from edgeport import files
 from edgeport.catalog import Device
 from edgeport.errors import ConnectError, DeviceError, LostConnectionError, UsageError
 from edgeport.transport.posix import GET_SECONDS, Posix
-from edgeport.transport.process import Done, Probe, Process, run
+from edgeport.transport.process import GOODBYE_SECONDS, Done, Probe, Process, Remote, run
 from edgeport.transport.shell import exit_code, quoted
 
 CONNECT_SECONDS = 30.0  # adb's own server may have to start, and a phone on Wi-Fi to answer
-GOODBYE_SECONDS = 3.0
 TEMPORARY = "/data/local/tmp"  # where a phone lets the shell's user execute what he has written
 WORKDIR = f"{TEMPORARY}/edgeport"
 KIT, KIT_PYTHON, KIT_LOADER, KIT_SUMS = "android-arm64.tar", "bin/python3", "lib/ld-linux-aarch64.so.1", "SHA256SUMS"
@@ -104,7 +103,7 @@ class Adb(Posix):
         self._serial = serial
         self._kit = Path(device.android_kit) if device.android_kit else default_kit()
         self._python: tuple[str, ...] = ()
-        self._started: list[Remote] = []
+        self._started: list[Carried] = []
 
     @property
     def python(self) -> tuple[str, ...]:
@@ -139,7 +138,7 @@ class Adb(Posix):
             process.kill()
 
     def start(self, argv: Sequence[str], listens: bool = False) -> Process:
-        process = Remote(self._command(argv), listens, own_group=True)
+        process = Carried(self._command(argv), listens)
         self._started = [*(p for p in self._started if not p.ended_within(0)), process]
         return process
 
@@ -184,16 +183,10 @@ class Adb(Posix):
         return folder
 
 
-class Remote(Process):
-    """A command on the phone. It ends when its input does, which is how it is ended."""
+class Carried(Remote):
+    """By adb."""
 
     _ended: int | None = None
-
-    def kill(self) -> None:
-        if self._process.stdin:
-            self.close_input()
-            self.ended_within(GOODBYE_SECONDS)
-        super().kill()
 
     @property
     def exit_code(self) -> int:

@@ -17,6 +17,7 @@ from edgeport.errors import DeviceError
 TAIL_LINES = 20
 CHUNK_BYTES = 1 << 16
 RUN_SECONDS = 60.0  # for a short command
+GOODBYE_SECONDS = 3.0  # for what is asked to end by itself
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -151,3 +152,18 @@ class Process:
 
     def _keep_line(self, line: str) -> None:
         self._tail = [*self._tail, line][-TAIL_LINES:]
+
+
+class Remote(Process):
+    """A program that carries a command to a device, out of reach of Ctrl-C. The command ends when its input does, which
+    is how it is ended: to end the program here would leave it running there.
+    """
+
+    def __init__(self, argv: Sequence[str], listens: bool = False) -> None:
+        super().__init__(argv, listens, own_group=True)
+
+    def kill(self) -> None:
+        if self._process.stdin:
+            self.close_input()
+            self.ended_within(GOODBYE_SECONDS)
+        super().kill()

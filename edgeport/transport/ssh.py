@@ -15,13 +15,12 @@ from pathlib import Path
 from edgeport.catalog import Device
 from edgeport.errors import ConnectError, DeviceError, LostConnectionError, UsageError
 from edgeport.transport.posix import Posix
-from edgeport.transport.process import Done, Process, run
+from edgeport.transport.process import GOODBYE_SECONDS, Done, Process, Remote, run
 from edgeport.transport.shell import exit_code, quoted
 
 CONNECT_SECONDS, LOGIN_SECONDS = 10, 60  # of one address; of all that a login takes, jump hosts included
 ALIVE_SECONDS, ALIVE_COUNT = 5, 3  # a cable that is pulled is noticed after so many times these seconds
 PERSIST_SECONDS = 120  # how long the connection outlives an edgeport that was killed
-GOODBYE_SECONDS = 3.0
 WORKDIR = ".cache/edgeport"
 LOST = 255  # ssh(1): an error of ssh itself
 OPTIONS = {
@@ -117,7 +116,7 @@ class Ssh(Posix):
             run([*self._ssh, "-O", "exit", "--", self._address], GOODBYE_SECONDS)
 
     def start(self, argv: Sequence[str], listens: bool = False) -> Process:
-        return Remote(self._command(argv), listens, own_group=True)
+        return Carried(self._command(argv), listens)
 
     def _command(self, argv: Sequence[str]) -> list[str]:
         if self._closed:  # ssh would open another connection
@@ -130,14 +129,8 @@ class Ssh(Posix):
         return Done(exit_code(done.exit_code), done.out, done.err)
 
 
-class Remote(Process):
-    """A command on the device. It ends when its input does, which is how it is ended."""
-
-    def kill(self) -> None:
-        if self._process.stdin:
-            self.close_input()
-            self.ended_within(GOODBYE_SECONDS)
-        super().kill()
+class Carried(Remote):
+    """By ssh."""
 
     @property
     def exit_code(self) -> int:

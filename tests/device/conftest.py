@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_line import Ended
 
 from edgeport import catalog, cli
 from edgeport.catalog import Device
 
 from .board import SSHD, Board, board
-from .command_line import Ended
 
 MISSING = [name for name in ("ssh", "ssh-keygen") if not shutil.which(name)] + ([] if SSHD else ["sshd"])
 MODELS = Path(catalog.__file__).parent / "data" / "check"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Ended, ended, running, until
 
 from edgeport import catalog
 from edgeport.errors import LostConnectionError
@@ -18,7 +19,6 @@ from edgeport.sessions import Access, open_runner
 from edgeport.transport import open_transport
 
 from .board import Board, board
-from .command_line import Ended, ended, running, until
 from .conftest import MODELS, Here, install
 
 MODEL = MODELS / "ones.tflite"

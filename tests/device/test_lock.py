@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from command_line import until
 
 from edgeport import catalog, kit
 from edgeport.errors import DeviceError, LostConnectionError
@@ -19,7 +20,6 @@ from edgeport.runner import Runner
 from edgeport.sessions import Access, open_runner
 
 from .board import Board
-from .command_line import until
 
 NAMES = ("board", "local")
 

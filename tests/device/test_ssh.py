@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from command_line import until
 
 from edgeport import catalog
 from edgeport.catalog import Device
@@ -16,7 +17,6 @@ from edgeport.errors import DeviceError, LostConnectionError, UsageError
 from edgeport.transport import Transport, open_transport
 
 from .board import Board
-from .command_line import until
 
 WORDS = ["", "a b", "-rf", "'", '"', "$(id)", "`id`", "a\nb", "\\", "ünïcödé 画像", "*", "!!"]
 WAITS = ("sh", "-c", "echo here; exec sleep 300")

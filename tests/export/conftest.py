@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import Edgeport, Ended, checked, edgeport, network
 
 from edgeport import cli
-
-from .command_line import Edgeport, Ended, checked, edgeport, network
 
 SHUFFLENET = ("shufflenet_v2", "--set", "width=0.5", "--input-shape", "1,3,64,64")
 

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import NETWORKS, Edgeport, edgeport, network
 from torch import nn
 
 from edgeport import catalog
-
-from .command_line import NETWORKS, Edgeport, edgeport, network
 
 USAGE, FAILURE = 2, 3
 FP32_TFLITE = ("--formats=tflite", "--precisions=fp32")

@@ -12,13 +12,13 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from command_line import Edgeport
 
 from edgeport import catalog
 from edgeport.errors import ExportError
 from edgeport.export import capture
 
 from . import layouts
-from .command_line import Edgeport
 from .layouts import Layout, State
 
 USAGE = 2

@@ -14,13 +14,13 @@ import onnxruntime
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from command_line import Edgeport, edgeport, network
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from PIL import Image
 
 from edgeport import catalog, formats
 
-from .command_line import Edgeport, edgeport, network
 from .conftest import SHUFFLENET
 
 Array = NDArray[Any]

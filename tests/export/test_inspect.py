@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Edgeport, edgeport
 
 from edgeport import catalog, cli, formats
 from edgeport.analysis import PASSES, Analysis, analyse
 from edgeport.export import capture
 from edgeport.reports import View, inspection
 
-from .command_line import Edgeport, edgeport
 from .conftest import SHUFFLENET
 
 USAGE, FAILURE = 2, 3

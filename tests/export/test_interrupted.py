@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from .command_line import ended, group, network, running, until
+from command_line import ended, group, network, running, until
 
 INTERRUPTED, FAILURE = 130, 3
 MANY = ("--launches=500", "--num-runs=20", "--format=json")
@@ -45,9 +44,9 @@ def test_an_interrupted_export_leaves_nothing(moment: str, tmp_path: Path, scrat
     out = tmp_path / "out"
     with running("export", network("rare"), "-o", out) as process:
         if moment == "while it captures":
-            until(lambda: temporary(out), process)
+            until(lambda: temporary(out), "a half-written folder", process)
         else:
-            until(lambda: children(process, "edgeport.export.worker"), process)
+            until(lambda: children(process, "edgeport.export.worker"), "a converter", process)
         interrupt(process)
         done = ended(process, INTERRUPTED)
         assert "interrupted" in done.err
@@ -63,7 +62,7 @@ def test_an_interrupted_export_for_a_profile_leaves_no_half_export_in_the_cache(
 
     before = folders()
     with running("profile", network("rare"), "--runtime=litert", "--precision=fp32") as process:
-        until(lambda: children(process, "edgeport.export.worker"), process)
+        until(lambda: children(process, "edgeport.export.worker"), "a converter", process)
         interrupt(process)
         ended(process, INTERRUPTED)
         assert group(process.pid) == {}
@@ -82,7 +81,7 @@ def watch_launches(process: subprocess.Popen[str], how_many: int) -> int:
         seen.update(living)
         return len(seen) >= how_many and bool(living)
 
-    until(enough, process)
+    until(enough, "launches enough", process)
     return living.pop()
 
 

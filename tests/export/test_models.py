@@ -5,12 +5,11 @@ import json
 
 import pytest
 import torch
+from command_line import Edgeport
 from torch import nn
 
 from edgeport import catalog
 from edgeport.errors import ExportError
-
-from .command_line import Edgeport
 
 # Parameters: those that torchvision's weights state, and (MobileNetV2 other than 1.0) the official release's table.
 PARAMETERS = {

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import Edgeport, edgeport
 from torch import Tensor, nn
 
 from edgeport import analysis, catalog, graph
 from edgeport.export import capture
 from edgeport.records import SCHEMA
-
-from .command_line import Edgeport, edgeport
 
 FOUR = [("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("litert", "fp32"), ("litert", "int8")]
 LAUNCHES, RUNS, WARMUP = 2, 6, 3

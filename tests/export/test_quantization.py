@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from command_line import Edgeport, network
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
@@ -23,8 +24,6 @@ from edgeport.export.lowering import Lowering
 from edgeport.export.quantization import FloatFile, Sample
 from edgeport.export.ranges import Range
 from edgeport.records import Quantized
-
-from .command_line import Edgeport, network
 
 FORMATS = ("onnx", "tflite")
 both = pytest.mark.parametrize("form", FORMATS)

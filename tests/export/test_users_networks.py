@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import Edgeport, Ended, edgeport, network
 from torch import Tensor
 
 from edgeport import catalog
 
-from .command_line import Edgeport, Ended, edgeport, network
 from .test_export import decibels, run_onnx, run_tflite
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import until
 
 from edgeport import catalog
 from edgeport.sessions import Access, runner_on
 from edgeport.transport import open_transport
 
-from ..command_line import until
 from .conftest import SCRIPT, SURROUNDINGS, Emulated, started
 
 

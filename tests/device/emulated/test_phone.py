@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import until
 
 from edgeport.errors import ConnectError, DeviceError, LostConnectionError, UsageError
 from edgeport.progress import Silent
@@ -18,7 +19,6 @@ from edgeport.runner import Runner
 from edgeport.sessions import Access, hold, runner_on
 from edgeport.transport import Transport, open_transport
 
-from ..command_line import until
 from ..conftest import Here
 from .conftest import ROOT, Emulated
 

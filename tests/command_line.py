@@ -13,7 +13,7 @@ from typing import NamedTuple
 Edgeport = Callable[..., "Ended"]
 
 EDGEPORT = (sys.executable, "-m", "edgeport.cli")
-NETWORKS = Path(__file__).parent / "users_networks.py"
+NETWORKS = Path(__file__).parent / "export" / "users_networks.py"
 PATIENCE_S = 120
 
 
@@ -34,7 +34,7 @@ def edgeport(*arguments: object, code: int = 0, cwd: Path | None = None) -> Ende
 
 
 def network(name: str) -> str:
-    """A factory of users_networks.py as users write it."""
+    """A factory of export/users_networks.py as users write it."""
     return f"{NETWORKS}:{name}"
 
 
@@ -81,12 +81,12 @@ def group(leader: int) -> dict[int, str]:
     return found
 
 
-def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    """Waits for the condition while the process runs."""
+def until(condition: Callable[[], object], what: str, process: subprocess.Popen[str] | None = None) -> None:
+    """Waits for what has to come to pass; while the process runs, if one is given."""
     start = time.monotonic()
     while not condition():
-        assert process.poll() is None, f"it ended too early: {process.communicate()}"
-        assert time.monotonic() - start < PATIENCE_S, "it did not come to pass"
+        assert process is None or process.poll() is None, f"it ended too early: {process and process.communicate()}"
+        assert time.monotonic() - start < PATIENCE_S, f"it did not come to pass: {what}"
         time.sleep(0.01)
 
 
