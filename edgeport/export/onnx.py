@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 
-from edgeport.export import fold_pixels, quantize_onnx
+from edgeport.export import fold_pixels, pool_means, quantize_onnx
 from edgeport.export.job import Converted, Job
 from edgeport.formats.names import operator_name
 
@@ -39,6 +39,8 @@ def _exported(program: torch.export.ExportedProgram, job: Job) -> onnx.ModelProt
     exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
     assert exported is not None
     optimizer.optimize_ir(exported.model)
+    if job.optimize:
+        pool_means.run(exported.model)
     return ir.to_proto(_renamed(exported.model, job))
 
 

@@ -26,10 +26,11 @@ MOVES = {
     *(aten.permute.default, aten.transpose.int, aten.t.default, aten.flip.default, aten.roll.default),
     *(aten.cat.default, aten.stack.default, aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default),
     *(aten.slice.Tensor, aten.select.int, aten.narrow.default, aten.unbind.int, aten.channel_shuffle.default),
-    *(aten.index_select.default, aten.clone.default, aten.contiguous.default, aten.detach.default),
+    *(aten.index_select.default, aten.index.Tensor, aten.clone.default, aten.contiguous.default, aten.detach.default),
     *(aten.alias.default, aten.dropout.default, aten.feature_dropout.default, aten.pixel_shuffle.default),
     *(aten.pixel_unshuffle.default, operator.getitem),
 }
+INDEXING = (aten.index_select.default, aten.index.Tensor)
 # Wires of tensors larger than this are not followed: the numbers of their elements would take more memory than they.
 MOST_ELEMENTS = 1 << 24
 
@@ -66,6 +67,8 @@ class Wiring:
         inputs = [i for i in node.all_input_nodes if i.op != "get_attr"]
         if node.target is operator.getitem:
             return inputs[0] in self.movers
+        if node.target in INDEXING and inputs != [node.args[0]]:
+            return False  # where elements go depends on values
         return bool(inputs) and all(i in self.movers or 0 < prod(shape_of(i)) <= MOST_ELEMENTS for i in inputs)
 
     def _move(self, gm: GraphModule, node: Node) -> None:

@@ -1,5 +1,7 @@
 """What passes and converters ask of a captured graph's node, and how a pass makes a new one."""
 
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -53,3 +55,19 @@ def infer(gm: GraphModule, node: Node) -> Any:
 
     args, kwargs = _pytree.tree_map_only(Node, value, (node.args, node.kwargs))
     return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+class Partition:
+    """Disjoint sets of nodes."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self._above = {node: node for node in nodes}
+
+    def of(self, node: Node) -> Node:
+        while self._above[node] is not node:
+            node = self._above[node]
+        return node
+
+    def join(self, nodes: Sequence[Node]) -> None:
+        for first, second in pairwise(dict.fromkeys(nodes)):
+            self._above[self.of(second)] = self.of(first)

@@ -9,7 +9,7 @@ Exact: every product and every sum is still made, some sums in another order.
 """
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -20,9 +20,10 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree
 
 from edgeport.graph._channels import CHANNELS, Wire, Wiring, runs
-from edgeport.graph._nodes import create, shape_of
+from edgeport.graph._nodes import Partition, create, shape_of
 from edgeport.graph._roles import ELEMENTWISE, Role, groups_of, input_of, role_of
 from edgeport.graph._state import add_state, get_state
+from edgeport.graph._turns import turning_orders
 
 FORMATS = ("onnx", "tflite")
 ORDER = 30
@@ -36,7 +37,7 @@ CUTTING = (
 )
 SHUFFLING = (
     *(aten.permute.default, aten.transpose.int, aten.t.default, aten.flip.default, aten.roll.default),
-    *(aten.channel_shuffle.default, aten.index_select.default),
+    *(aten.channel_shuffle.default, aten.index_select.default, aten.index.Tensor),
     *(aten.pixel_shuffle.default, aten.pixel_unshuffle.default),
 )
 # What it costs to shuffle an element, to start a piece at each pixel, and to run one more operator, in elements copied
@@ -112,11 +113,15 @@ class _Router:
     # Sorting
 
     def _sort(self) -> None:
-        """In the order in which operators run: channels that tie follow the input's."""
+        """In the order in which operators run: channels that tie follow the input's, or make a rotation."""
+        each = [(n, r.wires) for n in self.nodes if self.roles[n] is Role.EACH for r in self.reads[n] if r.sorts]
+        turns = turning_orders(self.nodes, each)
         for node, rank in self._ranks().items():
             read = next((r for r in self.reads[node] if r.sorts), None) if self.roles[node] is Role.EACH else None
             wires = read.wires if read else [(node, c) for c in range(len(rank))]
             ties = [(self.place[s], self.position.get((s, c), c)) for s, c in wires]
+            if node in turns:
+                ties = [(0, place) for place in turns[node]]
             self.order[node] = [c for _, _, c in sorted(zip(rank, ties, range(len(rank)), strict=True))]
             self.position.update({(node, c): i for i, c in enumerate(self.order[node])})
 
@@ -185,7 +190,7 @@ class _Router:
 
     def _worth_routing(self) -> set[Node]:
         """Tensors of those parts of the network, connected by moves, in which less is moved when routed."""
-        parts = _Partition(self.order)
+        parts = Partition(self.order)
         for read in self._all_reads():
             together = [read.reader] if self.roles[read.reader] is Role.EACH else []
             parts.join([*(s for s, _ in read.wires), *together])
@@ -227,20 +232,19 @@ class _Router:
                 wanted.setdefault(source, {}).setdefault((start, start + size), read.value)
         made: dict[tuple[Node, int, int], Node] = {}
         for source, asked in wanted.items():
-            spans, channels = sorted(asked), shape_of(source)[CHANNELS]
-            if all(x[1] == y[0] for x, y in pairwise([(0, 0), *spans, (channels, channels)])) and len(spans) > 1:
+            channels = shape_of(source)[CHANNELS]
+            spans = sorted(span for span in asked if span != (0, channels))
+            if len(spans) < len(asked):
+                made[source, 0, channels] = source
+            if all(x[1] == y[0] for x, y in pairwise([(0, 0), *spans, (channels, channels)])):
                 sizes = [end - start for start, end in spans]
                 parts = self._call(source, asked[spans[0]], aten.split_with_sizes.default, source, sizes, CHANNELS)
                 for i, (start, end) in enumerate(spans):
                     made[source, start, end - start] = self._call(parts, asked[start, end], operator.getitem, parts, i)
                 continue
             for start, end in spans:
-                whole = end - start == channels
-                made[source, start, end - start] = (
-                    source
-                    if whole
-                    else self._call(source, asked[start, end], aten.slice.Tensor, source, CHANNELS, start, end)
-                )
+                piece = self._call(source, asked[start, end], aten.slice.Tensor, source, CHANNELS, start, end)
+                made[source, start, end - start] = piece
         return made
 
     def _join(self, read: Read, cut: dict[tuple[Node, int, int], Node]) -> Node:
@@ -300,22 +304,6 @@ class _Router:
         assert isinstance(old, Node)
         new = add_state(self.gm, str(old.target), value, node)
         node.args = (*node.args[:i], new, *node.args[i + 1 :])
-
-
-class _Partition:
-    """Disjoint sets of nodes."""
-
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        self._above = {node: node for node in nodes}
-
-    def of(self, node: Node) -> Node:
-        while self._above[node] is not node:
-            node = self._above[node]
-        return node
-
-    def join(self, nodes: Sequence[Node]) -> None:
-        for first, second in pairwise(dict.fromkeys(nodes)):
-            self._above[self.of(second)] = self.of(first)
 
 
 def _looked_up(replacements: dict[Node, Node]) -> Callable[[Node], Node]:

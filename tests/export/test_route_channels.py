@@ -191,6 +191,66 @@ def test_shuffles_between_group_convolutions_go_and_the_groups_stay() -> None:
     assert sorted(found) == sorted(m.groups for m in network.modules() if isinstance(m, nn.Conv2d))
 
 
+class Turned(nn.Module):
+    """Dynamic Shift-Max with any permutation: each channel and another one, weighed by coefficients of the image's."""
+
+    def __init__(self, order: list[int], groups: int) -> None:
+        super().__init__()
+        self.groups, channels = groups, len(order)
+        self.order = nn.Buffer(torch.tensor(order))
+        self.before, self.after = nn.Conv2d(3, channels, 1), nn.Conv2d(channels, 5, 1)
+        self.gate = nn.Linear(channels, 4 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        further = x[:, self.order]
+        a, b, c, d = torch.sigmoid(self.gate(x.mean((2, 3))))[:, :, None, None].chunk(4, 1)
+        y: Tensor = self.after(channel_shuffle(torch.maximum(x * a + further * b, x * c + further * d), self.groups))
+        return y
+
+
+@settings(few, max_examples=20, phases=[Phase.generate])
+@given(order=st.permutations(range(12)), groups=st.sampled_from([1, 3, 4]), eager=st.booleans())
+def test_channels_that_are_added_to_others_answer_as_before(order: list[int], groups: int, eager: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if eager:
+            route_even_where_it_does_not_pay(patch)
+        route(Turned(order, groups), torch.randn(2, 3, 5, 5))
+
+
+def test_a_permutation_of_equal_cycles_becomes_one_rotation() -> None:
+    """Whatever it is: the two pieces of the tensor and a concat; the four coefficients are one split."""
+    cycles = [[0, 7, 3], [5, 1, 11], [2, 10, 4], [9, 6, 8]]
+    order = [0] * 12
+    for cycle in cycles:
+        for i, channel in enumerate(cycle):
+            order[channel] = cycle[(i + 1) % 3]
+    left = operators(route(Turned(order, 3), torch.randn(1, 3, 64, 64)))
+    assert left["aten.cat.default"] == 1
+    assert left["aten.split_with_sizes.default"] == 2
+    assert not {*SHUFFLES, "aten.index.Tensor", "aten.index_select.default", "aten.slice.Tensor"} & set(left)
+
+
+class Chosen(nn.Module):
+    """Which channels it takes depends on the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        strongest = x.mean((0, 2, 3)).argsort()
+        y: Tensor = self.after(channel_shuffle(x[:, strongest], 3)) + x.index_select(1, strongest)
+        return y
+
+
+def test_channels_that_are_chosen_at_run_time_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    route_even_where_it_does_not_pay(monkeypatch)
+    left = operators(route(Chosen(), torch.randn(2, 3, 4, 4)))
+    assert left["aten.index.Tensor"] == left["aten.index_select.default"] == 1
+
+
 class WritesToAView(nn.Module):
     """Of two views that overlap only one can be a slice of the routed channels; what is written to a copy is lost."""
 
