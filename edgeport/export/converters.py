@@ -55,23 +55,27 @@ class Onnx:
         try:
             from edgeport.export import onnx
 
-            yield from onnx.convert(job, self._program, self._int8_program)
+            yield from onnx.convert(job, self._program, self._int8_program, self._told)
         except Exception as e:  # converters raise what they like
             raise ConverterError(causes(e)) from e
 
     def stop(self) -> None:
         pass
 
+    def _told(self, rewrite: Rewrite) -> None:
+        self.passes = (*self.passes, rewrite)
+
     def _int8_program(self, job: Job) -> torch.export.ExportedProgram | None:
         """Of the graph for int8, where that is another one than for floats."""
         if not job.optimize or job.target != "x86":
             return None
-        self.passes = graph.run_passes(copy.deepcopy(self._captured.graph), graph.INT8_ONNX_X86)
-        if not any(p.changes for p in self.passes):
+        alone = graph.run_passes(copy.deepcopy(self._captured.graph), graph.INT8_ONNX_X86)
+        if not any(p.changes for p in alone):
+            self.passes = (*self.passes, *alone)
             return None
         gm = copy.deepcopy(self._captured.plain)  # from the start: what merged groups let others do is the greater part
         passes = graph.run_passes(gm, graph.FORMATS, graph.INT8_ONNX_X86)
-        self.passes = tuple(p for p in passes if p.formats == graph.INT8_ONNX_X86)
+        self.passes = (*self.passes, *(p for p in passes if p.formats == graph.INT8_ONNX_X86))
         return capture.program(gm, self._captured.inputs)
 
 

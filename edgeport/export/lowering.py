@@ -298,6 +298,8 @@ def batch_norm(lowering: Lowering, node: Node) -> Value:
     gamma, beta, mean, var = (get_state(lowering.gm, node.args[i]) for i in range(1, 5))
     if mean is None or var is None or node.args[5]:
         raise UnsupportedError("a batch normalisation without statistics")
+    if any(a is not None and s is None for a, s in zip(node.args[1:3], (gamma, beta), strict=True)):
+        raise UnsupportedError("a batch normalisation whose parameters are computed")
     scale = (var.double() + float(node.args[7])).rsqrt()  # type: ignore[arg-type]
     scale = scale if gamma is None else scale * gamma.double()
     offset = -mean.double() * scale

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import onnx
 import onnx_ir as ir
@@ -12,35 +13,45 @@ from onnxscript import optimizer
 from edgeport.export import fold_pixels, pool_means, quantize_onnx
 from edgeport.export.job import Converted, Job
 from edgeport.formats.names import operator_name
+from edgeport.records import Rewrite
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
 Int8Program = Callable[[Job], torch.export.ExportedProgram | None]
+Told = Callable[[Rewrite], None]
 
 
-def convert(job: Job, program: torch.export.ExportedProgram, int8_program: Int8Program) -> Iterator[Converted]:
+def convert(
+    job: Job, program: torch.export.ExportedProgram, int8_program: Int8Program, told: Told
+) -> Iterator[Converted]:
     """Writes fp32.onnx, and int8.onnx if asked for; yields each.
 
-    int8_program: what int8 is made from, None if from the same.
+    int8_program: what int8 is made from, None if from the same. told: of what was rewritten in the ONNX model.
     """
     fp32, int8 = job.folder / "fp32.onnx", job.folder / "int8.onnx"
-    model = _exported(program, job)
+    model = _exported(program, job, told)
     onnx.save(model, fp32)
     yield Converted("fp32", fp32)
     if "int8" in job.precisions:
         other = int8_program(job)
-        model = model if other is None else _exported(other, job)
+        model = model if other is None else _exported(other, job, lambda _: None)
         if job.optimize and job.target == "x86" and not job.int8_io:
-            fold_pixels.run(model)
+            told(_rewrite(fold_pixels, fold_pixels.run(model), 1))
         yield Converted("int8", int8, quantize_onnx.run(model, int8, job))
 
 
-def _exported(program: torch.export.ExportedProgram, job: Job) -> onnx.ModelProto:
+def _rewrite(module: ModuleType, changes: int, more: int) -> Rewrite:
+    """more: operators by each change."""
+    what = " ".join((module.__doc__ or "").split("\n\n")[0].split())
+    return Rewrite(module.__name__.rpartition(".")[2], what, ("onnx",), changes, 0, changes * more)
+
+
+def _exported(program: torch.export.ExportedProgram, job: Job, told: Told) -> onnx.ModelProto:
     exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
     assert exported is not None
     optimizer.optimize_ir(exported.model)
     if job.optimize:
-        pool_means.run(exported.model)
+        told(_rewrite(pool_means, pool_means.run(exported.model), 0))
     return ir.to_proto(_renamed(exported.model, job))
 
 

@@ -6,8 +6,6 @@ lays the same numbers out anew, or makes floats of them.
 
 import onnx_ir as ir
 
-IMAGE_AXES = ([2, 3], [-2, -1])
-
 
 def run(model: ir.Model) -> int:
     """Rewrites the model in place, where nothing but the mean reads the image. Returns how many means it turned."""
@@ -24,8 +22,10 @@ def _is_mean_of_image(node: ir.Node) -> bool:
     if image is None or axes is None or image.shape is None or len(image.shape) != 4:
         return False
     constant = ir.convenience.get_const_tensor(axes)
-    if constant is None or sorted(constant.numpy().tolist()) not in IMAGE_AXES:
+    if constant is None or {axis % 4 for axis in constant.numpy().tolist()} != {2, 3}:
         return False
+    if image.dtype != ir.DataType.FLOAT:
+        return False  # it has no kernel for others
     return len(image.uses()) == 1 and not image.is_graph_output()
 
 

@@ -213,8 +213,10 @@ def _leave_answers(graph: onnx.GraphProto) -> None:
     makers = {node.output[0]: node for node in graph.node}
     readers = [name for node in graph.node for name in node.input]
     for answer in graph.output:
-        dequantize = makers[answer.name]
-        quantize = makers.get(dequantize.input[0]) if dequantize.op_type == "DequantizeLinear" else None
+        dequantize = makers.get(answer.name)
+        if dequantize is None or dequantize.op_type != "DequantizeLinear":
+            continue
+        quantize = makers.get(dequantize.input[0])
         layer = makers.get(quantize.input[0]) if quantize is not None else None
         if quantize is None or layer is None or layer.op_type != "Gemm":
             continue

@@ -181,6 +181,8 @@ def _is_join(node: Node) -> bool:
     """Whether it concatenates computed tensors along their channels."""
     if node.target != aten.cat.default or any(part.op == "get_attr" for part in node.all_input_nodes):
         return False
+    if any(len(shape_of(part)) != len(shape_of(node)) for part in node.all_input_nodes):
+        return False  # an empty one, of any shape, adds nothing
     return argument(node, 1, 0) in (CHANNELS, CHANNELS - len(shape_of(node)))
 
 

@@ -57,7 +57,7 @@ class Wiring:
         if node in self.movers:
             return self._wires[node]
         shape = shape_of(node)
-        return [(node, c) for c in range(shape[CHANNELS])] if len(shape) > CHANNELS else None
+        return [(node, c) for c in range(shape[CHANNELS])] if len(shape) > CHANNELS and shape[CHANNELS] else None
 
     def _moves(self, node: Node) -> bool:
         if node.op != "call_function" or node.target not in MOVES:
@@ -67,9 +67,14 @@ class Wiring:
         inputs = [i for i in node.all_input_nodes if i.op != "get_attr"]
         if node.target is operator.getitem:
             return inputs[0] in self.movers
-        if node.target in INDEXING and inputs != [node.args[0]]:
+        if node.target in INDEXING and not self._is_constant_index(node):
             return False  # where elements go depends on values
         return bool(inputs) and all(i in self.movers or 0 < prod(shape_of(i)) <= MOST_ELEMENTS for i in inputs)
+
+    def _is_constant_index(self, node: Node) -> bool:
+        """And not a mask, of which the shape of what it takes is not known before it is run."""
+        indices = [i for i in _pytree.tree_leaves(node.args[1:]) if isinstance(i, Node)]
+        return all(i.op == "get_attr" for i in indices) and shape_of(node) != ()
 
     def _move(self, gm: GraphModule, node: Node) -> None:
         def numbers(argument: Any) -> Any:
@@ -86,7 +91,9 @@ class Wiring:
         self.sources[node] = {s for i in inputs for s in self.sources.get(i, {i})}
         self._numbers[node] = value
         read = any(not self._moves(user) for user in node.users)  # by an operator that computes
-        self._wires[node] = self._decoded(value, self.sources[node]) if read else None
+        types = {n.meta["val"].dtype for n in (node, *self.sources[node]) if isinstance(n.meta["val"], torch.Tensor)}
+        # a concat of several types makes one of them
+        self._wires[node] = self._decoded(value, self.sources[node]) if read and len(types) == 1 else None
         for done in inputs:  # numbers are large, and kept no longer than needed
             if done in self.movers and all(u in self.movers or not self._moves(u) for u in done.users):
                 del self._numbers[done]

@@ -83,7 +83,8 @@ def _is_separate(gm: GraphModule, node: Node) -> bool:
         return len(shape_of(node)) == IMAGE
     if node.target == aten.mean.dim:
         rank = len(shape_of(input_of(node)))
-        return not {0, CHANNELS} & {int(a) % rank for a in node.args[1]}  # type: ignore[union-attr, arg-type]
+        axes: Any = argument(node, 1) or range(rank)  # none are all
+        return not {0, CHANNELS} & {int(a) % rank for a in axes}
     return node.target in ELEMENTWISE and all(_is_operand(gm, node, a) for a in node.args)
 
 

@@ -37,6 +37,9 @@ def _fold(gm: GraphModule, norm: Node) -> int:
     if not _foldable(layer) or training:
         return 0
     assert isinstance(layer, Node)
+    optional = (gamma, beta, layer.args[2] if len(layer.args) > 2 else None)
+    if any(node is not None and get_state(gm, node) is None for node in optional):
+        return 0  # computed, as by a layer that scales its own parameters
     weight, bias = get_state(gm, layer.args[1]), get_state(gm, layer.args[2] if len(layer.args) > 2 else None)
     running_mean, running_var = get_state(gm, mean), get_state(gm, var)
     if weight is None or running_mean is None or running_var is None:

@@ -7,6 +7,8 @@ An in-place operator overwrites its input, so the forms agree only when nothing 
 import torch
 from torch.fx import GraphModule, Node
 
+from edgeport.graph._nodes import infer
+
 FORMATS = ("onnx", "tflite")
 ORDER = 20
 
@@ -15,21 +17,22 @@ LAYERS = ("batch_norm", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_
 
 def run(gm: GraphModule) -> int:
     """Returns how many operators it replaced."""
-    return sum(_replace(node) for node in list(gm.graph.nodes) if node.op == "call_function")
+    return sum(_replace(gm, node) for node in list(gm.graph.nodes) if node.op == "call_function")
 
 
-def _replace(node: Node) -> int:
+def _replace(gm: GraphModule, node: Node) -> int:
     functional = _functional_form(node.target)
     overwritten = node.args[0] if node.args else None
     if functional is None or not isinstance(overwritten, Node):
         return 0
     if len(overwritten.users) != 1 or not _owns_its_memory(overwritten):
         return 0
-    types = {n.meta["val"].dtype for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)}
-    if len(types) > 1:
-        return 0  # the result would take the wider type; in place it keeps the overwritten one's
-    node.target = functional
-    return 1
+    target, node.target = node.target, functional
+    made, wanted = infer(gm, node), node.meta["val"]
+    if isinstance(made, torch.Tensor) and (made.dtype, made.shape) == (wanted.dtype, wanted.shape):
+        return 1
+    node.target = target  # in place the result keeps the type of what it overwrites, whatever the operator would make
+    return 0
 
 
 def _functional_form(target: object) -> torch._ops.OpOverload | None:

@@ -87,10 +87,13 @@ class _Router:
         self.roles = {node: role_of(gm, node) for node in self.nodes}
         self.frozen: set[Node] = set()  # tensors of which somebody reads more than whole channels
         self.reads = {node: list(self._reads(node)) for node in self.nodes}
-        self.order: dict[Node, list[int]] = {}
-        self.position: dict[Wire, int] = {}
-        self._sort()
-        self.pieces = {id(read): self._pieces(read) for read in self._all_reads()}
+        self.ranks = self._ranks()
+        self._sort({})
+        if turns := self._turns():
+            still = self._cost()
+            self._sort(turns)
+            if self._cost() >= still:  # a tensor that takes part in the rotation has to keep its order
+                self._sort({})
         self.routed = self._worth_routing()
 
     # Who reads what, and how freely
@@ -112,11 +115,15 @@ class _Router:
 
     # Sorting
 
-    def _sort(self) -> None:
-        """In the order in which operators run: channels that tie follow the input's, or make a rotation."""
+    def _turns(self) -> dict[Node, list[int]]:
         each = [(n, r.wires) for n in self.nodes if self.roles[n] is Role.EACH for r in self.reads[n] if r.sorts]
-        turns = turning_orders(self.nodes, each)
-        for node, rank in self._ranks().items():
+        return turning_orders(self.nodes, each)
+
+    def _sort(self, turns: dict[Node, list[int]]) -> None:
+        """In the order in which operators run: channels that tie follow the input's, or turn."""
+        self.order: dict[Node, list[int]] = {}
+        self.position: dict[Wire, int] = {}
+        for node, rank in self.ranks.items():
             read = next((r for r in self.reads[node] if r.sorts), None) if self.roles[node] is Role.EACH else None
             wires = read.wires if read else [(node, c) for c in range(len(rank))]
             ties = [(self.place[s], self.position.get((s, c), c)) for s, c in wires]
@@ -124,6 +131,7 @@ class _Router:
                 ties = [(0, place) for place in turns[node]]
             self.order[node] = [c for _, _, c in sorted(zip(rank, ties, range(len(rank)), strict=True))]
             self.position.update({(node, c): i for i, c in enumerate(self.order[node])})
+        self.pieces = {id(read): self._pieces(read) for read in self._all_reads()}
 
     def _ranks(self) -> dict[Node, list[int]]:
         """Of each tensor's channels: their order as far as it matters to their readers, equal where it does not."""
@@ -194,18 +202,37 @@ class _Router:
         for read in self._all_reads():
             together = [read.reader] if self.roles[read.reader] is Role.EACH else []
             parts.join([*(s for s, _ in read.wires), *together])
-        gain = dict.fromkeys(self.order, 0)
+        gain, staying = dict.fromkeys(self.order, 0), self._staying()
         for mover, sources in self.wiring.sources.items():
             known = [s for s in sources if s in self.order]
             parts.join(known)
-            if known:
+            if known and mover not in staying:
                 gain[known[0]] += _cost_now(mover)
-        for pieces, area in {(self.pieces[id(r)], prod(shape_of(r.value)[2:])) for r in self._all_reads()}:
+        for pieces, area in self._cuts():
             gain[pieces[0][0]] -= _cost_routed(pieces, area)
         total: dict[Node, int] = {}
         for source, saved in gain.items():
             total[parts.of(source)] = total.get(parts.of(source), 0) + saved
         return {source for source in self.order if total[parts.of(source)] > 0}
+
+    def _cost(self) -> int:
+        return sum(_cost_routed(pieces, area) for pieces, area in self._cuts())
+
+    def _cuts(self) -> set[tuple[Pieces, int]]:
+        """What is read, once for all that read the same, with the elements of a channel."""
+        return {(self.pieces[id(r)], prod(shape_of(r.value)[2:])) for r in self._all_reads()}
+
+    def _staying(self) -> set[Node]:
+        """Movers that somebody needs as they are, since they move more than whole channels."""
+        found: set[Node] = set()
+        waiting = [i for node in self.nodes for i in node.all_input_nodes]
+        waiting = [i for i in waiting if i in self.wiring.movers and self.wiring.wires(i) is None]
+        while waiting:
+            mover = waiting.pop()
+            if mover not in found:
+                found.add(mover)
+                waiting += [i for i in mover.all_input_nodes if i in self.wiring.movers]
+        return found
 
     # Rewriting
 

@@ -353,11 +353,12 @@ def test_passes_of_files_that_an_earlier_export_made_stay_in_the_manifest(tmp_pa
         here("export", network("small"), f"--formats={format}", "--precisions=fp32", "-o", tmp_path)
         told.append([(p["name"], p["formats"]) for p in manifest_of(tmp_path)["passes"]])
     assert ("widen_pooling", ["tflite"]) in told[0]
-    assert told[0] == told[1] == told[2]
+    assert sorted(told[1]) == sorted(told[2]) == sorted([*told[0], ("pool_means", ["onnx"])])
     assert len(manifest_of(tmp_path)["artifacts"]) == 2
     (tmp_path / "small.fp32.tflite").unlink()
     here("export", network("small"), "--formats=onnx", "--precisions=fp32", "-o", tmp_path)
-    assert [p["formats"] for p in manifest_of(tmp_path)["passes"]] == [["onnx", "tflite"]] * (len(told[0]) - 1)
+    shared = [["onnx", "tflite"]] * (len(told[0]) - 1)
+    assert [p["formats"] for p in manifest_of(tmp_path)["passes"]] == [*shared, ["onnx"]]
 
 
 def test_explain_says_what_the_passes_did(tmp_path: Path, here: Edgeport) -> None:
@@ -369,18 +370,11 @@ def test_explain_says_what_the_passes_did(tmp_path: Path, here: Edgeport) -> Non
 
 
 def test_between_quantised_operators_nothing_is_dequantised(shufflenet: Path, tmp_path: Path) -> None:
-    """In the graph that ONNX Runtime makes of the file: floats are only blocks of pixels, and the mean at the end."""
+    """In the graph that ONNX Runtime makes of the file: floats are only blocks of pixels, and the answers."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     onnxruntime.InferenceSession(shufflenet / "shufflenet_v2.int8.onnx", options, providers=["CPUExecutionProvider"])
     graph = onnx.load(tmp_path / "optimized.onnx").graph
-    kinds = [n.op_type for n in graph.node]
-    assert kinds.count("QuantizeLinear") == 2  # of the blocks of pixels, and of the mean
-    assert kinds.count("DequantizeLinear") == 1  # for the mean; the last layer's answers are floats as it adds them up
-    readers = {name: n.op_type for n in graph.node for name in n.input}
     makers = {name: n.op_type for n in graph.node for name in n.output}
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear":
-            assert readers.get(node.output[0], "output") == "ReduceMean"
-        if node.op_type == "QuantizeLinear":
-            assert makers.get(node.input[0], "input") in ("ReduceMean", "SpaceToDepth")
+    assert [makers[n.input[0]] for n in graph.node if n.op_type == "QuantizeLinear"] == ["SpaceToDepth"]
+    assert "DequantizeLinear" not in makers.values()  # the last layer's answers are floats as it adds them up

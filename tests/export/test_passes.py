@@ -117,6 +117,26 @@ def test_grouped_transposed_convolution_answers_the_same(layer: nn.Module) -> No
     )
 
 
+class ComputedParameters(nn.Module):
+    """Parameters that are scaled before they are used, as in networks whose gamma is kept around zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.bias = nn.Linear(6, 5, bias=False), nn.Parameter(torch.randn(5))
+        self.gamma, self.beta = nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(5))
+        self.mean, self.var = nn.Buffer(torch.randn(5)), nn.Buffer(torch.rand(5) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.layer.weight, self.bias * 0.1)
+        y = F.batch_norm(y, self.mean, self.var, 1 + self.gamma, self.beta)
+        z = F.batch_norm(self.layer(x), self.mean, self.var, 1 + self.gamma, self.beta)
+        return F.batch_norm(F.linear(x, self.layer.weight, self.bias * 0.1), self.mean, self.var) + y + z
+
+
+def test_batch_norm_of_computed_parameters_stays() -> None:
+    check_pass(fold_batch_norm, ComputedParameters(), torch.randn(3, 6), changes=0)
+
+
 class SharedConvolution(nn.Module):
     """One convolution used twice, each time with a normalisation of its own."""
 
@@ -320,6 +340,21 @@ def test_in_place_operator_keeps_the_type_of_what_it_overwrites() -> None:
     make_functional.run(gm)
     gm.recompile()
     assert gm(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "change", [lambda y: y.gt_(0), lambda y: y.logical_not_(), lambda y: y.gt_(0).mul_(2)], ids=["gt", "not", "chain"]
+)
+def test_an_in_place_comparison_stays_a_float(change: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(1, 3, 5, 5)
+    network = InPlace(change).eval()
+    expected = network(x)
+    gm = exported(network, x)
+    make_functional.run(gm)
+    gm.recompile()
+    found = gm(x)
+    assert found.dtype == expected.dtype == torch.float32
+    assert torch.equal(found, expected)
 
 
 # remove_unused_state, move_channels_last and all of them together

@@ -49,7 +49,7 @@ def opened(form: str, net: nn.Module, *inputs: Tensor, **job: Any) -> tuple[Any,
             Lowering(captured.graph).run(captured.input_names, captured.output_names)
         )
         return quantize_tflite.TfliteFile(given), samples
-    model = to_onnx._exported(capture.program(captured.graph, captured.inputs), given)
+    model = to_onnx._exported(capture.program(captured.graph, captured.inputs), given, lambda _: None)
     return quantize_onnx.OnnxFile(model, given.folder / "int8.onnx", given), samples
 
 

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from torch.nn import functional as F
 from torch.utils import _pytree
 
-from edgeport.graph import fold_batch_norm, make_functional, route_channels
+from edgeport.graph import fold_batch_norm, make_functional, merge_groups, pad_pieces, route_channels
 from edgeport.graph._roles import groups_of
 
 from .networks import exported, few, with_statistics
@@ -249,6 +249,77 @@ def test_channels_that_are_chosen_at_run_time_stay_where_they_are(monkeypatch: p
     route_even_where_it_does_not_pay(monkeypatch)
     left = operators(route(Chosen(), torch.randn(2, 3, 4, 4)))
     assert left["aten.index.Tensor"] == left["aten.index_select.default"] == 1
+
+
+class Unusual(nn.Module):
+    """A function between two convolutions of 12 channels and a shuffle."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.before, self.after, self.function = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 1), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.after(channel_shuffle(self.before(x), 3))
+        return self.function(y)
+
+
+def halves_of_two_types(y: Tensor) -> Tensor:
+    a, b = torch.cat((y, y > 0), 1).chunk(2, 1)
+    return channel_shuffle(a, 3) + b
+
+
+def permuted_by_itself(y: Tensor) -> Tensor:
+    order = y.mean((0, 2, 3)).argsort()
+    return y * order[order].view(1, -1, 1, 1)
+
+
+def joined_to_nothing(y: Tensor) -> Tensor:
+    n, _, h, w = y.shape
+    return channel_shuffle(torch.cat((torch.cat((torch.empty(0), y), 1), y.new_zeros(n, 0, h, w)), 1), 3)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        halves_of_two_types,
+        permuted_by_itself,
+        joined_to_nothing,
+        lambda y: channel_shuffle(y, 3) * y.mean(dim=None, keepdim=True),
+        lambda y: channel_shuffle(y, 3) * y.mean((), keepdim=True),
+        lambda y: (y[:, -torch.arange(12)] + y[:, [3, 3, 1] * 4])[[0, 0]],
+        lambda y: y.flatten(2).transpose(1, 2) + channel_shuffle(y, 3).flatten(2).transpose(1, 2),
+    ],
+    ids=["types", "index", "empty", "mean of all", "mean of none named", "indices", "tokens"],
+)
+@pytest.mark.parametrize("eager", [True, False])
+def test_unusual_networks_answer_as_before(
+    function: Callable[[Tensor], Tensor], eager: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if eager:
+        route_even_where_it_does_not_pay(monkeypatch)
+    network = Unusual(function)
+    for layer in (network.before, network.after):
+        nn.init.normal_(layer.weight)
+    gm = route(network, torch.randn(1, 3, 4, 4))
+    pad_pieces.run(gm)
+    merge_groups.run(gm)
+
+
+def test_a_rotation_that_one_reader_forbids_costs_no_more_than_before() -> None:
+    """The image is an answer, so its channels stay; the sum of it and its rotation is free to take any order."""
+
+    class Rolled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.after = nn.Conv2d(3, 64, 1), nn.Conv2d(64, 8, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.before(x)
+            return x, self.after(channel_shuffle(x + x.roll(1, 1), 8))
+
+    left = operators(route(Rolled(), torch.randn(1, 3, 28, 28)))
+    assert left["aten.cat.default"] == 1
+    assert left["aten.split_with_sizes.default"] == 1
 
 
 class WritesToAView(nn.Module):
