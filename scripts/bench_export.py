@@ -309,9 +309,8 @@ def noted(note: Path, made_of: Mapping[str, str]) -> Cost | None:
 
 def identity(network: Network) -> dict[str, str]:
     """All that the bytes of a stock export depend on: versions, and hashes of the files that are read."""
-    place = network.model.rpartition(":")[0] or f"edgeport.models.{network.model}"
-    spec = None if place.endswith(".py") else importlib.util.find_spec(place)
-    source = spec.origin if spec and spec.origin else place
+    spec = importlib.util.find_spec(f"edgeport.models.{network.model}")
+    source = spec.origin if spec and spec.origin else network.model
     weights = [o.removeprefix("--weights=") for o in network.options if o.startswith("--weights=")]
     read = [STOCK_SCRIPT, *map(Path, (calibrate.__file__, source, *weights))]
     return {**versions(), "edgeport": "", **{path.name: files.sha256(path) for path in read if path.is_file()}}

@@ -1,6 +1,7 @@
-"""Exports a network with the stock tools, each used as its own documentation shows, for scripts/bench_export.py.
+"""Exports a network with the stock tools, each used as its own documentation shows, for bench_export and check_int8.
 
-    python scripts/stock_export.py TOOL MODEL FOLDER [--set NAME=VALUE ...] [--weights FILE]
+    python scripts/stock_export.py TOOL MODEL FOLDER [--set NAME=VALUE ...] [--weights FILE] [--input-shape SIZES]
+        [--calibration-data FILE]
 
 TOOL: litert-torch    fp32.tflite by litert-torch; int8.tflite by ai-edge-quantizer, static_wi8_ai8 and its calibrate()
       torch.onnx      fp32.onnx by torch.onnx; int8.onnx by onnxruntime's quantize_static with its defaults, after
@@ -9,7 +10,7 @@ TOOL: litert-torch    fp32.tflite by litert-torch; int8.tflite by ai-edge-quanti
       photos          not a tool: photos.npz, the photos that both sides are judged by ("inputs") and what PyTorch makes
                       of them ("outputs"); none of them is a calibration photo
 
-MODEL, --set and --weights are those of edgeport export. The network, its weights (random ones of the same seed) and the
+MODEL and all options are those of edgeport export. The network, its weights (random ones of the same seed) and the
 calibration samples are what edgeport uses.
 """
 
@@ -31,15 +32,16 @@ from edgeport.records import Preprocessing, TensorInfo
 class Network:
     """What is exported. sample: one example input; calibration: (samples, 1, 3, H, W)."""
 
-    def __init__(self, model: str, assignments: list[str], weights: Path | None) -> None:
-        factory = catalog.find_factory(model)
-        self.module = capture.make_network(factory, catalog.parse_arguments(factory, assignments), weights)
-        (self.sample,) = capture.example_inputs(factory, ())
+    def __init__(self, args: argparse.Namespace) -> None:
+        factory = catalog.find_factory(args.model)
+        self.module = capture.make_network(factory, catalog.parse_arguments(factory, args.assignments), args.weights)
+        (self.sample,) = capture.example_inputs(factory, args.input_shape)
+        self.calibration_data: Path | None = args.calibration_data
         self.preprocessing: Preprocessing | None = getattr(self.module, "PREPROCESSING", factory.preprocessing)
 
     def calibration(self) -> NDArray[np.float32]:
         info = TensorInfo("x", tuple(self.sample.shape), "float32")
-        return calibrate.load(None, [info], self.preprocessing).arrays[0]
+        return calibrate.load(self.calibration_data, [info], self.preprocessing).arrays[0]
 
 
 def litert_torch(network: Network, folder: Path) -> None:
@@ -122,9 +124,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--input-shape", action="append", default=[])
+    parser.add_argument("--calibration-data", type=Path)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    TOOLS[args.tool](Network(args.model, args.assignments, args.weights), args.folder)
+    TOOLS[args.tool](Network(args), args.folder)
     return 0
 
 

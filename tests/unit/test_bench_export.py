@@ -78,6 +78,13 @@ def test_the_table_shows_ratio_interval_and_circumstances() -> None:
     assert row.endswith("33%")
 
 
+def test_a_networks_files_have_one_figure_and_the_worst_is_named() -> None:
+    blocks = {"tflite fp32": block(edgeport=2, stock=4), "onnx int8": block(edgeport=8, stock=4)}
+    cells = [Cell("net", what, 1, (0,), 0, ((OWN, STOCK),), (made,) * 6) for what, made in blocks.items()]
+    rows = bench_export.summary_rows(msgspec.structs.replace(report(), cells=cells))
+    assert rows[1:] == [["net", "1", "1.000 of 2", "onnx int8", "2.000"]]
+
+
 def test_the_stock_tools_are_added_up_against_one_export_of_edgeport() -> None:
     rows = bench_export.export_rows(report())[1:]
     assert rows[-1] == ["net", STOCK, "tflite, onnx", "30.0", "60.0", "900", "1800"]
@@ -87,7 +94,7 @@ def test_the_stock_tools_are_added_up_against_one_export_of_edgeport() -> None:
 def test_the_page_has_a_table_each_the_machine_and_the_method() -> None:
     page = bench_export.as_markdown(report())
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
-        *("## Latency", "## Export", "## Files", "## Method")
+        *("## All files of a network", "## Latency", "## Export", "## Files", "## Method")
     ]
     assert "- processor: Some Chip" in page
     assert "| net | tflite fp32 | stock | 2.00 | 95% | equal |" in page
