@@ -193,7 +193,12 @@ def _as_share(logs: Estimate) -> Estimate:
 def latency_verdict(comparison: Comparison) -> Verdict:
     if comparison.differences:
         return Verdict(INCONCLUSIVE, f"not comparable: {'; '.join(comparison.differences)}")
-    return verdict([values(s) for s in comparison.sessions], comparison.criteria)
+    found = verdict([values(s) for s in comparison.sessions], comparison.criteria)
+    dropped, blocks = (sum(len(getattr(s, kind)) for s in comparison.sessions) for kind in ("dropped", "blocks"))
+    if not dropped:
+        return found
+    throttled = f"the device was slowed down in {dropped} of {dropped + blocks} blocks, which do not count"
+    return msgspec.structs.replace(found, reason=f"{throttled}; {found.reason}")
 
 
 def checks(comparison: Comparison) -> list[Check]:

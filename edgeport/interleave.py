@@ -36,7 +36,8 @@ class Settings(msgspec.Struct, frozen=True):
 
 class Block(msgspec.Struct, frozen=True):
     """One fresh process an artifact. bursts: by the artifact's label, in the order that they ran in, the counted runs
-    alone. Bursts of the same position ran beside each other. before, after: what the agent read of the device.
+    alone. Bursts of the same position ran beside each other. before, after: what the agent read of the device
+    before the first one and after the last.
     """
 
     bursts: dict[str, tuple[Burst, ...]]
@@ -65,16 +66,18 @@ def run_block(
     settings: Settings,
     seed: int,
     options: Mapping[str, Sequence[str]] | None = None,
+    copies: Mapping[str, str] | None = None,
 ) -> Block:
-    """artifacts: files by label; options: those of the agent that one of them has alone. A round is all of them in
+    """artifacts: files by label; options: those of the agent that one of them has alone; copies: where the files are on
+    the device, if each is to be read from one of its own. A round is all of them in
     random order and then mirrored, B C C B, which cancels what drifts at an even pace. Raises DeviceError.
     """
     order = random.Random(seed)
     served: dict[str, Served] = {}
     with contextlib.ExitStack() as stack:
         for label in _shuffled(artifacts, order):
-            path, own = artifacts[label], (options or {}).get(label, ())
-            process = runner.serve(RUNTIME_OF[path.suffix], path, [*_options(settings), *own])
+            path, own, there = artifacts[label], (options or {}).get(label, ()), (copies or {}).get(label, "")
+            process = runner.serve(RUNTIME_OF[path.suffix.lower()], path, [*_options(settings), *own], there)
             served[label] = stack.enter_context(process)
         bursts: dict[str, list[Burst]] = {label: [] for label in artifacts}
         end, rounds = time.monotonic() + settings.seconds, 0
@@ -84,8 +87,8 @@ def run_block(
                 burst = served[label].burst(1 + settings.counted_runs)
                 bursts[label].append(Burst(burst.ns[1:], burst.preempted[1:], burst.waited_ns[1:]))
             rounds += 1
-    messages = next(iter(served.values())).messages  # of the process that was the first to start and the last to end
-    before, after = (messages.get(kind, {}).get("telemetry", {}) for kind in ("serving", "bye"))
+        *_, last = served.values()
+        before, after = last.messages["serving"]["telemetry"], last.telemetry()  # a core at rest would lower its clock
     return Block({label: tuple(made) for label, made in bursts.items()}, before, after)
 
 

@@ -58,10 +58,12 @@ class Runner(msgspec.Struct, frozen=True):
         return self._messages(argv, f"{command} of {model.name} with {runtime}", on_message)
 
     @contextlib.contextmanager
-    def serve(self, runtime: str, model: Path, options: Sequence[str] = ()) -> Iterator["Served"]:
-        """A process that holds the model loaded and warmed up until the block ends, however that ends."""
+    def serve(self, runtime: str, model: Path, options: Sequence[str] = (), there: str = "") -> Iterator["Served"]:
+        """A process that holds the model loaded and warmed up until the block ends, however that ends. there: a copy of
+        the model that is on the device already.
+        """
         self.still_ours()
-        process = self.transport.start(self._command("serve", runtime, model, options), listens=True)
+        process = self.transport.start(self._command("serve", runtime, model, options, there), listens=True)
         served = Served(process, f"serving {model.name} with {runtime} on {self.device}", self.timeout)
         try:
             served.wait_for("serving")
@@ -87,13 +89,13 @@ class Runner(msgspec.Struct, frozen=True):
         """The words that start the agent, its command to follow."""
         return [*self.transport.python, self.transport.put(kit.agent_archive(), keep=True)]
 
-    def _command(self, command: str, runtime: str, model: Path, options: Sequence[str]) -> list[str]:
+    def _command(self, command: str, runtime: str, model: Path, options: Sequence[str], there: str = "") -> list[str]:
         return [
             *self.agent(),
             command,
             f"--runtime={runtime}",
             f"--library={self.transport.put(self.library(runtime).path, keep=True)}",
-            f"--model={self.transport.put(model)}",
+            f"--model={there or self.transport.put(model)}",
             "--attached",
             *self._sensors(),
             *([f"--temporary={self.transport.session}"] if self.transport.session else []),
@@ -136,6 +138,11 @@ class Served:
         self._process.write_line(f"burst {runs}")
         answer = self.wait_for("burst")
         return Burst(tuple(answer["ns"]), tuple(answer["preempted"]), tuple(answer["waited_ns"]))
+
+    def telemetry(self) -> Message:
+        """What the device tells of its state now. Raises DeviceError."""
+        self._process.write_line("telemetry")
+        return dict(self.wait_for("telemetry")["telemetry"])
 
     def wait_for(
         self,

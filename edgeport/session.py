@@ -2,20 +2,20 @@
 until there is a verdict or no time is left.
 """
 
+import contextlib
 import random
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from edgeport import compare, formats, interleave, measure, stats
 from edgeport.compare import BASELINE, CANDIDATE, COPY
+from edgeport.errors import DeviceError
 from edgeport.measure import Artifact, Measurement
 from edgeport.progress import Progress, Silent
-from edgeport.records import Comparison, Criteria, Result, Session, TimedBlock
+from edgeport.records import Comparison, Criteria, Origin, Result, Session, TimedBlock
 from edgeport.runner import Runner
 
 PROFILES = 5  # launches with the profiler on, a side
@@ -23,7 +23,6 @@ PROBE = measure.Settings(num_runs=8, warmup_runs=4, launches=1, profile=False)
 FIRST_SHARE = 0.5  # of the time, that the first session may take; more if what is left does for the second one:
 CONFIRMING_BLOCKS = compare.LOOKS[1]
 MOST_DROPPED = 20
-SLOW_MS = 15.0  # of a run: with slower ones, a block of long bursts would take many seconds
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -37,7 +36,8 @@ class Pair(msgspec.Struct, frozen=True):
 
 class Settings(msgspec.Struct, frozen=True):
     """How to compare. max_minutes: for both sessions of a pair together. cores: pinned to; the device's last ones,
-    one a thread, unless given. seconds: of timing a block. profile: for an explanation, in separate launches.
+    one a thread, unless given. seconds: of timing a block. profile: for an explanation, in separate launches. origin:
+    kept with what is made.
     """
 
     criteria: Criteria = Criteria()
@@ -51,16 +51,21 @@ class Settings(msgspec.Struct, frozen=True):
     profile: bool = True
     allow_emulated: bool = False
     spin_percent: float = 0.0
+    origin: Origin | None = None
 
 
 def compare_all(
-    tasks: Sequence[tuple[Runner, Pair, Settings]], made: Callable[[Comparison], None], progress: Progress
+    runner: Runner,
+    tasks: Sequence[tuple[Pair, Settings]],
+    total: int,
+    made: Callable[[Comparison], None],
+    progress: Progress,
 ) -> None:
-    """Each pair on its device, one after the other; made is told of each comparison as it ends. Their number is taken
-    account of in the criteria. Raises DeviceError.
+    """One pair after the other; made is told of each comparison as it ends. total: how many are made together, those on
+    other devices too: the criteria take account of their number. Raises DeviceError.
     """
-    for runner, pair, settings in tasks:
-        criteria = msgspec.structs.replace(settings.criteria, comparisons=len(tasks))
+    for pair, settings in tasks:
+        criteria = msgspec.structs.replace(settings.criteria, comparisons=total)
         made(compare_pair(pair, runner, msgspec.structs.replace(settings, criteria=criteria), progress))
 
 
@@ -90,11 +95,11 @@ class _Comparing:
         before, after = self._measured(PROBE, self.settings.cores)
         differences = self._differences(before, after)
         self.cores: tuple[int, ...] = self.settings.cores or after.cores[-self.settings.num_threads :]
-        self.facts, self.ms = after.facts, stats.latency(after.launches).median
+        self.facts = after.facts
         if not differences:
             self._decide(before, after)
         explains = self.settings.profile and not differences
-        profiled = [self._profiled(n) for n in range(PROFILES if explains else 0)]
+        profiled = self._profiles() if explains else []
         made = Comparison(
             name=self.pair.name,
             device=self.runner.device,
@@ -107,8 +112,19 @@ class _Comparing:
             sessions=tuple(self.sessions),
             differences=differences,
             spin_percent=self.settings.spin_percent,
+            origin=self.settings.origin,
         )
         self.progress.finished(self.step, compare.latency_verdict(made).outcome)
+        return made
+
+    def _profiles(self) -> list[tuple[Result, Result]]:
+        """They only explain: what was decided stays so where they fail."""
+        made: list[tuple[Result, Result]] = []
+        try:
+            for n in range(PROFILES):
+                made.append(self._profiled(n))
+        except DeviceError as e:
+            self.progress.warned(f"{self.step}: no more profiles, which would explain a difference: {e}")
         return made
 
     def _profiled(self, n: int) -> tuple[Result, Result]:
@@ -149,7 +165,8 @@ class _Comparing:
         number, criteria, start = len(self.sessions) + 1, self.settings.criteria, time.monotonic()
         changes: list[float] = []
         noises: list[float] = []
-        for block in self._blocks(seed, options):
+        made = self._blocks(seed, options)
+        for block in made:
             if stats.throttled(block.before, block.after, self.facts):  # by what the device says, never by its times
                 dropped.append(block)
             else:
@@ -159,27 +176,28 @@ class _Comparing:
             told, now = compare.Values(tuple(changes), tuple(noises)), time.monotonic()
             self.progress.advanced(self.step, _note(number, told, criteria))
             pace = (now - start) / (len(blocks) + len(dropped))
-            is_late = now >= max(soonest, latest - CONFIRMING_BLOCKS * pace) if number == 1 else now >= latest
+            enough = number == 1 and len(blocks) >= compare.LOOKS[0]  # with less there is nothing to confirm
+            is_late = now >= (max(soonest, latest - CONFIRMING_BLOCKS * pace) if enough else latest)
             if compare.is_over(told, criteria) or is_late or len(dropped) >= MOST_DROPPED:
                 break
+        made.close()
         self.sessions.append(Session(seed, tuple(blocks), tuple(dropped)))
 
-    def _blocks(self, seed: int, options: dict[str, list[str]]) -> Iterator[TimedBlock]:
-        """Without end. The files are copied anew for each session, each to a name of the same length: neither where a
-        file lies in memory nor how long a command is may tell the arms apart.
+    def _blocks(self, seed: int, options: dict[str, list[str]]) -> Generator[TimedBlock]:
+        """Without end. The files are copied anew for each session, on the device, each to a name of the same length:
+        neither where a file lies in memory nor how long a command is may tell the arms apart.
         """
         settings, seeds = self.settings, random.Random(seed)
         how = interleave.Settings(
             num_threads=settings.num_threads, cores=self.cores, seconds=settings.seconds, nice=settings.nice
         )
         sources = {BASELINE: self.pair.baseline, COPY: self.pair.baseline, CANDIDATE: self.pair.candidate}
-        with tempfile.TemporaryDirectory(prefix="edgeport-") as folder:
-            arms = {}
-            for arm in seeds.sample(list(sources), len(sources)):
-                path = sources[arm].path
-                arms[arm] = Path(shutil.copyfile(path, Path(folder, arm + path.suffix.lower())))
+        paths = {arm: artifact.path for arm, artifact in sources.items()}
+        with contextlib.ExitStack() as stack:
+            copied = self.runner.transport.copied
+            copies = {arm: stack.enter_context(copied(paths[arm])) for arm in seeds.sample(list(paths), len(paths))}
             while True:
-                yield _timed(interleave.run_block(self.runner, arms, how, seeds.getrandbits(32), options))
+                yield _timed(interleave.run_block(self.runner, paths, how, seeds.getrandbits(32), options, copies))
 
 
 def _timed(block: interleave.Block) -> TimedBlock:

@@ -94,7 +94,8 @@ def state(args: argparse.Namespace) -> None:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Holds the model loaded and answers each line "burst N" on standard input with the times of N runs.
+    """Holds the model loaded and answers each line "burst N" on standard input with the times of N runs, and each
+    "telemetry" with the device's state.
 
     Between bursts it takes no processor time, so that another process can be timed on the same cores. It ends when its
     input does, which is also what becomes of it if the host dies.
@@ -105,9 +106,12 @@ def serve(args: argparse.Namespace) -> None:
         _pin_threads()
     emit("serving", telemetry=telemetry.snapshot())
     for line in args.host.lines():
+        if line.strip() == "telemetry":
+            emit("telemetry", telemetry=telemetry.snapshot())
+            continue
         command, _, number = line.partition(" ")
         if command != "burst" or not number.strip().isdigit():
-            raise AgentError("usage", f"{line.strip()!r} is no request; there is 'burst N'")
+            raise AgentError("usage", f"{line.strip()!r} is no request; there are 'burst N' and 'telemetry'")
         emit("burst", **_burst(session, int(number), args.spin_percent / 100))
 
 

@@ -50,6 +50,12 @@ class Transport(Protocol):
         """
         ...
 
+    def copied(self, path: Path) -> AbstractContextManager[str]:
+        """Where a copy of the file is on the device that nobody else reads, removed when the block ends. The names of
+        all such copies are of one length.
+        """
+        ...
+
     def get(self, source: str, destination: Path) -> None:
         """Copies a file of the device to this machine."""
         ...

@@ -33,6 +33,16 @@ class Local:
     def put(self, path: Path, keep: bool = False) -> str:
         return str(path.resolve())
 
+    @contextlib.contextmanager
+    def copied(self, path: Path) -> Iterator[str]:
+        with self.folder() as folder:
+            target = Path(folder, f"model{path.suffix.lower()}")
+            try:
+                shutil.copyfile(path, target)
+            except OSError as e:
+                raise DeviceError(f"{self.name}: cannot copy {path}: {files.reason(e)}") from e
+            yield str(target)
+
     def get(self, source: str, destination: Path) -> None:
         try:
             shutil.copyfile(source, destination)

@@ -53,10 +53,7 @@ class Posix:
         return self._session
 
     def put(self, path: Path, keep: bool = False) -> str:
-        try:
-            digest, size = files.sha256(path), path.stat().st_size
-        except OSError as e:
-            raise DeviceError(f"cannot read {path}: {files.reason(e)}") from e
+        digest, size = _identity(path)
         folder = f"{self.workdir}/kit" if keep else self.session
         target = f"{folder}/{digest}{_ending(path)}"
         if target not in self._verified:
@@ -64,6 +61,14 @@ class Posix:
                 self._push(path, size, folder, target, digest)
             self._verified.add(target)
         return target
+
+    @contextlib.contextmanager
+    def copied(self, path: Path) -> Iterator[str]:
+        digest, size = _identity(path)
+        with self.folder() as folder:
+            target = f"{folder}/model{_ending(path)}"
+            self._push(path, size, folder, target, digest)
+            yield target
 
     def get(self, source: str, destination: Path) -> None:
         with files.whole_file(destination) as beside, beside.open("wb") as file:
@@ -140,6 +145,14 @@ class Posix:
 def last_line(text: str) -> str:
     lines = text.strip().splitlines()
     return lines[-1] if lines else "it said nothing"
+
+
+def _identity(path: Path) -> tuple[str, int]:
+    """(SHA-256, bytes)."""
+    try:
+        return files.sha256(path), path.stat().st_size
+    except OSError as e:
+        raise DeviceError(f"cannot read {path}: {files.reason(e)}") from e
 
 
 def _ending(path: Path) -> str:

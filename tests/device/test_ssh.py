@@ -66,6 +66,17 @@ def test_a_file_to_keep_is_pushed_once_and_found_again(device: Device, a_board: 
     assert os.stat(there).st_ino == inode
 
 
+def test_copies_are_files_of_their_own_and_go_again(ssh: Transport, tmp_path: Path) -> None:
+    path = tmp_path / "net.tflite"
+    path.write_bytes(os.urandom(100_000))
+    with ssh.copied(path) as first, ssh.copied(path) as second:
+        places = [Path(ssh.put(path)), Path(first), Path(second)]
+        assert len({place.stat().st_ino for place in places}) == 3
+        assert len(first) == len(second)
+        assert all(place.read_bytes() == path.read_bytes() for place in places)
+    assert [place.exists() for place in places] == [True, False, False]
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:5] + bytes([data[5] ^ 1]) + data[6:], lambda data: data[:50]])
 def test_a_damaged_file_is_found_and_pushed_anew(device: Device, tmp_path: Path, damage: object) -> None:
     assert callable(damage)

@@ -44,6 +44,23 @@ def test_a_burst_is_as_many_runs_as_were_asked_for(runner: Runner, tmp_path: Pat
     assert not alive(pid)
 
 
+def test_the_devices_state_is_told_between_bursts(runner: Runner, model: Path) -> None:
+    with runner.serve("litert", model) as served:
+        served.burst(2)
+        first, second = served.telemetry(), served.telemetry()
+        assert len(served.burst(1).ns) == 1
+    assert first.keys() == served.messages["bye"]["telemetry"].keys()
+    assert second["unix_time"] >= first["unix_time"]
+
+
+def test_a_copy_of_its_own_is_what_is_served(runner: Runner, model: Path) -> None:
+    with runner.transport.copied(model) as there, runner.serve("litert", model, there=there) as served:
+        assert there != str(model)
+        command = Path(f"/proc/{pid_of(served)}/cmdline").read_bytes().split(b"\0")
+        assert f"--model={there}".encode() in command
+    assert not Path(there).exists()
+
+
 def test_cores_and_priority_are_told_as_the_system_has_them(runner: Runner, model: Path) -> None:
     with runner.serve("litert", model, [f"--cores={CORES[-1]}", "--nice=7"]) as served:
         assert served.messages["ready"]["cores"] == [CORES[-1]]
@@ -160,7 +177,7 @@ def test_a_request_that_is_none_ends_it_with_a_message(model: Path, request_: st
     command += [f"--library={kit.library('litert').path}"]
     done = subprocess.run(command, input=f"{request_}\n", capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert f"{request_!r} is no request; there is 'burst N'" in done.stdout.splitlines()[-1]
+    assert f"{request_!r} is no request; there are 'burst N' and 'telemetry'" in done.stdout.splitlines()[-1]
 
 
 # By turns
@@ -175,7 +192,7 @@ class Order:
         self.options: Sequence[str] = ()
 
     @contextlib.contextmanager
-    def serve(self, runtime: str, model: Path, options: Sequence[str]) -> Iterator["Order.Model"]:
+    def serve(self, runtime: str, model: Path, options: Sequence[str], there: str) -> Iterator["Order.Model"]:
         assert runtime == {".onnx": "onnxruntime", ".tflite": "litert"}[model.suffix]
         self.started.append(model.stem)
         self.options = options
@@ -184,7 +201,10 @@ class Order:
     class Model:
         def __init__(self, order: "Order", name: str) -> None:
             self.order, self.name = order, name
-            self.messages: dict[str, Any] = {}
+            self.messages: dict[str, Any] = {"serving": {"telemetry": {"of": name}}}
+
+        def telemetry(self) -> dict[str, Any]:
+            return {"bursts": len(self.order.bursts)}
 
         def burst(self, runs: int) -> Burst:
             self.order.bursts.append(self.name)
@@ -211,6 +231,13 @@ def test_the_order_changes_from_round_to_round_and_from_block_to_block_but_not_f
     assert first.bursts == same.bursts != other.bursts
     assert first.started == same.started
     assert first.bursts[:5] != first.bursts[10:15]
+
+
+def test_the_device_is_looked_at_next_to_the_runs_and_not_once_it_is_at_rest() -> None:
+    order = Order()
+    block = block_of(order, "abc")
+    assert block.before == {"of": order.started[-1]}
+    assert block.after == {"bursts": len(order.bursts)}
 
 
 def test_the_first_run_of_a_burst_is_not_counted() -> None:

@@ -27,18 +27,23 @@ class Device:
 
     def __init__(self, ratios: Iterator[float]) -> None:
         self.ratios = ratios
-        self.asked: list[tuple[dict[str, bytes], interleave.Settings, Mapping[str, Sequence[str]]]] = []
+        self.asked: list[tuple[dict[str, str], interleave.Settings, Mapping[str, Sequence[str]]]] = []
         self.seeds: list[int] = []
-        self.folders: list[Path] = []
         self.telemetry: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
         self.before, self.after = result([launch(2)]), result([launch(2)])
 
     def run_block(
-        self, runner: Any, arms: Mapping[str, Path], how: interleave.Settings, seed: int, options: Any
+        self,
+        runner: Any,
+        arms: Mapping[str, Path],
+        how: interleave.Settings,
+        seed: int,
+        options: Any,
+        copies: Mapping[str, str],
     ) -> Block:
-        self.asked.append(({arm: path.read_bytes() for arm, path in arms.items()}, how, options))
+        assert all(Path(copies[arm]).read_bytes() == path.read_bytes() for arm, path in arms.items())
+        self.asked.append((dict(copies), how, options))
         self.seeds.append(seed)
-        self.folders.append(next(iter(arms.values())).parent)
         n = len(self.asked)
         times = {BASELINE: 2 * MS, COPY: 2 * MS + n % 7 - 3, CANDIDATE: round(2 * MS * next(self.ratios)) + n}
         bursts: dict[str, tuple[Burst, ...]] = {
@@ -86,7 +91,7 @@ def test_a_slowdown_takes_a_second_session_with_another_order(compared: Callable
     assert counts(made) == [10, 10]
     assert compare.outcome(made) == compare.REGRESSED
     assert len(set(device.seeds)) == 20
-    assert len(set(device.folders)) == 2  # the files are copied anew
+    assert len({path for copies, *_ in device.asked for path in copies.values()}) == 6  # copied anew for each session
 
 
 def test_where_the_second_session_finds_nothing_there_is_no_regression(compared: Callable[..., Comparison]) -> None:
@@ -105,13 +110,14 @@ def test_the_same_seed_gives_the_same_order(compared: Callable[..., Comparison])
 def test_the_arms_are_the_files_and_a_copy_under_names_of_one_length(compared: Callable[..., Comparison]) -> None:
     device = Device(always(1.0))
     compared(device, spin_percent=5.0, num_threads=2, nice=-3)
-    content, how, options = device.asked[0]
-    assert set(content) == {BASELINE, COPY, CANDIDATE}
-    assert len({len(arm) for arm in content}) == 1
+    copies, how, options = device.asked[0]
+    assert set(copies) == {BASELINE, COPY, CANDIDATE}
+    assert len({len(path) for path in copies.values()}) == 1
+    assert len(set(copies.values())) == 3
     assert (how.num_threads, how.nice) == (2, -3)
     shape = "--input-shape=x=1,224,224,3"  # that the first runs had, and the file does not name
     assert options == {BASELINE: [shape], COPY: [shape], CANDIDATE: [shape, "--spin-percent=5.0"]}
-    assert not device.folders[0].exists()
+    assert not any(Path(path).exists() for path in copies.values())
 
 
 def test_blocks_in_which_the_device_was_throttled_are_kept_apart(compared: Callable[..., Comparison]) -> None:
@@ -129,12 +135,13 @@ def test_a_device_that_is_always_throttled_gives_no_verdict(compared: Callable[.
     made = compared(device)
     assert counts(made) == [0]
     assert compare.outcome(made) == compare.INCONCLUSIVE
+    assert "slowed down in 20 of 20 blocks" in compare.latency_verdict(made).reason
 
 
 @pytest.mark.parametrize(
     ("minutes", "least", "most"),
-    [(1.0, 35, 40), (0.4, 10, 12), (0.1, 1, 3)],  # a block takes a second of this clock
-    ids=["twenty blocks are left for a second session", "half of the time at least", "too few"],
+    [(1.0, 35, 40), (0.4, 10, 12), (0.2, 10, 10), (0.1, 4, 6)],  # a block takes a second of this clock
+    ids=["twenty blocks are left for a second session", "half of the time", "the least, in whatever time", "too few"],
 )
 def test_when_the_time_is_over_it_judges_by_what_there_is(
     compared: Callable[..., Comparison], monkeypatch: pytest.MonkeyPatch, minutes: float, least: int, most: int
@@ -182,8 +189,20 @@ def test_several_comparisons_share_the_error_rate(compared: Callable[..., Compar
     compared(Device(always(1.0)))  # which stands in for the device from now on
     file = small_tflite(tmp_path / "net.tflite")
     made: list[Comparison] = []
-    session.compare_all([(local_runner(), pair_of(file, file), Settings())] * 3, made.append, Silent())
-    assert [c.criteria for c in made] == [Criteria(comparisons=3)] * 3
+    session.compare_all(local_runner(), [(pair_of(file, file), Settings())] * 3, 4, made.append, Silent())
+    assert [c.criteria for c in made] == [Criteria(comparisons=4)] * 3
+
+
+def test_what_was_decided_stays_where_the_profiles_that_explain_it_fail(
+    compared: Callable[..., Comparison], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> Any:
+        raise DeviceError("the device is gone")
+
+    monkeypatch.setattr(session._Comparing, "_profiled", lost)
+    made = compared(Device(always(1.2)))
+    assert compare.outcome(made) == compare.REGRESSED
+    assert len(made.candidates) == 1
 
 
 def test_what_was_decided_before_a_failure_is_told(
@@ -204,5 +223,5 @@ def test_what_was_decided_before_a_failure_is_told(
 
     device.ratios = always(1.0)
     with pytest.raises(DeviceError, match="gone"):
-        session.compare_all([(local_runner(), pair_of(file, file), Settings())] * 2, then_lose, Silent())
+        session.compare_all(local_runner(), [(pair_of(file, file), Settings())] * 2, 2, then_lose, Silent())
     assert len(made) == 1
