@@ -16,6 +16,8 @@ from edgeport.measure import Artifact
 from edgeport.records import SCHEMA, Baseline, BaselineEntry
 
 INDEX, OBJECTS = "baseline.json", "objects"
+ANEW = "remove it and save the baseline anew"
+OPTIONS = {"assignments", "weights", "input_shapes", "target", "calibration_data", "min_sqnr_db"}
 
 
 def load(folder: Path) -> Baseline:
@@ -27,9 +29,12 @@ def load(folder: Path) -> Baseline:
         hint = f"make one with edgeport baseline save MODEL -o {folder}"
         raise NothingComparedError(f"there is no baseline in {folder} ({files.reason(e)}); {hint}") from e
     except msgspec.MsgspecError as e:
-        raise ModelFileError(f"{path} is damaged or of another version ({e}); save the baseline again") from e
+        raise ModelFileError(f"{path} is damaged or of another version ({e}); {ANEW}") from e
     if found.schema != SCHEMA:
-        raise ModelFileError(f"{path} has schema {found.schema}, this edgeport reads {SCHEMA}; save the baseline again")
+        raise ModelFileError(f"{path} has schema {found.schema}, this edgeport reads {SCHEMA}; {ANEW}")
+    for entry in found.entries:
+        if unknown := entry.options.keys() - OPTIONS:
+            raise ModelFileError(f"{path}: this edgeport knows no option {', '.join(sorted(unknown))}; {ANEW}")
     return found
 
 
@@ -39,11 +44,11 @@ def save(folder: Path, made: Sequence[tuple[BaselineEntry, Path]]) -> Baseline:
     Artifacts that no entry names any longer are removed. Raises ModelFileError rather than replace an index that it
     cannot read.
     """
-    objects = files.writable_folder(folder / OBJECTS)
-    old = load(folder).entries if (folder / INDEX).exists() else ()
+    files.writable_folder(folder / OBJECTS)
+    old = kept(folder)
     for entry, source in made:
         path = _object(folder, entry)
-        if not path.exists():
+        if not path.exists() or files.sha256(path) != entry.result.sha256:
             with files.whole_file(path) as beside:
                 shutil.copyfile(source, beside)
     keys = [_key(entry) for entry, _ in made]
@@ -51,10 +56,14 @@ def save(folder: Path, made: Sequence[tuple[BaselineEntry, Path]]) -> Baseline:
     baseline = Baseline(SCHEMA, entries)
     files.write_text(folder / INDEX, msgspec.json.format(msgspec.json.encode(baseline), indent=1).decode() + "\n")
     named = {_object(folder, entry) for entry in entries}
-    for path in objects.iterdir():
-        if path not in named and path.stem != path.name and not path.name.startswith("."):
-            path.unlink(missing_ok=True)
+    for path in {_object(folder, entry) for entry in old} - named:
+        path.unlink(missing_ok=True)
     return baseline
+
+
+def kept(folder: Path) -> tuple[BaselineEntry, ...]:
+    """What the folder holds; nothing where there is no baseline yet. Raises ModelFileError for one that is damaged."""
+    return load(folder).entries if (folder / INDEX).exists() else ()
 
 
 def artifact(folder: Path, entry: BaselineEntry) -> Artifact:

@@ -1,4 +1,4 @@
-"""Every result, kept in a database: SQLite in a file of the user's, or PostgreSQL where a team shares one.
+"""Every result and comparison, kept in a database: SQLite in a file, or PostgreSQL where a team shares one.
 
 A row is the record, whole, as JSON, beside the columns that it is found and drawn by, which are derived from it.
 Rows are added and removed, never changed, and known by a hash of the record: what is added twice is there once.
@@ -21,12 +21,13 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
-from edgeport import files, stats
+from edgeport import compare, files, stats
 from edgeport.errors import HistoryError, UsageError
-from edgeport.records import Result
+from edgeport.records import Comparison, Origin, Result
 
 PATIENCE_S = 30  # for other writers to end, and for a server to answer
-PROFILE = "profile"
+PROFILE, COMPARISON = "profile", "comparison"
+KINDS: dict[str, type[Result] | type[Comparison]] = {PROFILE: Result, COMPARISON: Comparison}
 RESULTS, VERSION = "edgeport_results", "edgeport_version"
 SHORTEST_ID, SHOWN_ID = 4, 10  # hex digits
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
@@ -49,6 +50,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
+Record = Result | Comparison
+
 _tables = sa.MetaData()
 _results = sa.Table(
     RESULTS,
@@ -70,7 +73,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A row without its record. kind: of the record, "profile" for a Result. unix_time: of the host's clock, if known.
 
     median_ms and its interval low_ms to high_ms (stats.latency_interval), verdict: what was derived from the record.
-    edgeport and git_*: the record's origin, None where it has none.
+    edgeport and git_*: the record's origin, None where it has none. Of a comparison all is its candidate's, without an
+    interval: what it tells of is the ratio, and its verdict is the outcome.
     """
 
     id: str
@@ -115,15 +119,15 @@ ORDER = ("unix_time", "model", "device", "runtime", "precision", "id")
 EQUAL = ("kind", "model", "device", "runtime", "precision", "git_branch")  # of a Filter: columns that must be as said
 
 
-def entry_of(result: Result) -> Entry:
-    """What a result is found by."""
-    origin, latency = result.origin, stats.latency(result.launches)
-    interval = stats.latency_interval(result.launches)
-    commit = origin.commit if origin else None
+def entry_of(record: Record) -> Entry:
+    """What a record is found by."""
+    result = record if isinstance(record, Result) else record.candidates[0]
+    kind, median_ms, interval, verdict = _derived(record)
+    commit = record.origin.commit if record.origin else None
     return Entry(
-        id=hashlib.sha256(_canonical(result)).hexdigest(),
-        kind=PROFILE,
-        unix_time=_time(result),
+        id=hashlib.sha256(_canonical(record)).hexdigest(),
+        kind=kind,
+        unix_time=_time(record.origin, result),
         model=result.model,
         device=result.device,
         runtime=result.runtime,
@@ -132,11 +136,11 @@ def entry_of(result: Result) -> Entry:
         num_threads=result.num_threads,
         sha256=result.sha256,
         emulated=bool(result.facts.get("emulated")),
-        median_ms=latency.median,
+        median_ms=median_ms,
         low_ms=interval.low if interval else None,
         high_ms=interval.high if interval else None,
-        verdict=stats.verdict(result),
-        edgeport=origin.edgeport if origin else None,
+        verdict=verdict,
+        edgeport=record.origin.edgeport if record.origin else None,
         git_commit=commit.id if commit else None,
         git_time=commit.unix_time if commit else None,
         git_branch=commit.branch if commit else None,
@@ -144,9 +148,18 @@ def entry_of(result: Result) -> Entry:
     )
 
 
-def _time(result: Result) -> float:
+def _derived(record: Record) -> tuple[str, float | None, stats.Interval | None, str]:
+    """kind, median_ms, its interval and verdict."""
+    if isinstance(record, Comparison):
+        candidate_ns = compare.checks(record)[0].after
+        return COMPARISON, candidate_ns and candidate_ns / 1e6, None, compare.outcome(record)
+    interval = stats.latency_interval(record.launches)
+    return PROFILE, stats.latency(record.launches).median, interval, stats.verdict(record)
+
+
+def _time(origin: Origin | None, result: Result) -> float:
     """Without an origin the device's, which may be wrong, or else now."""
-    told = (result.origin.unix_time if result.origin else None, result.launches[-1].after.get("unix_time"))
+    told = (origin.unix_time if origin else None, result.launches[-1].after.get("unix_time"))
     return next((t for t in told if isinstance(t, int | float) and 0 < t < LATEST), time.time())
 
 
@@ -170,11 +183,11 @@ class History:
         with self._told("open"):
             _migrate(self._engine)
 
-    def add(self, results: Sequence[Result]) -> list[str]:
+    def add(self, records: Sequence[Record]) -> list[str]:
         """Keeps all of them or none. The ids of those that were not there already."""
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         new = insert(_results).on_conflict_do_nothing(index_elements=["id"]).returning(_results.c.id)
-        rows = [{**msgspec.to_builtins(entry_of(result)), "record": msgspec.to_builtins(result)} for result in results]
+        rows = [{**msgspec.to_builtins(entry_of(record)), "record": msgspec.to_builtins(record)} for record in records]
         with self._told("write to"), _writing(self._engine) as connection:
             added = (connection.execute(new, row).scalar() for row in rows)
             return [key for key in added if key is not None]
@@ -213,22 +226,27 @@ class History:
             raise UsageError(f"there is no result {prefix} in {self.name}" if not found else f"{prefix} may be {there}")
         return found[0]
 
+    def records(self, ids: Sequence[str]) -> list[Record]:
+        """Those of these ids, in this order."""
+        return [self._record(key) for key in ids]
+
     def results(self, ids: Sequence[str]) -> list[Result]:
-        """The records of these ids, in this order."""
-        return [self._result(key) for key in ids]
+        """The records of these ids, in this order, without those that are no results."""
+        return [record for record in self.records(ids) if isinstance(record, Result)]
 
     def remove(self, ids: Sequence[str]) -> int:
         """How many were there."""
         with self._told("write to"), _writing(self._engine) as connection:
             return sum(connection.execute(sa.delete(_results).where(_results.c.id == key)).rowcount for key in ids)
 
-    def _result(self, key: str) -> Result:
-        rows = self._read(sa.select(sa.cast(_results.c.record, sa.Text).label("record")).where(_results.c.id == key))
+    def _record(self, key: str) -> Record:
+        columns = _results.c.kind, sa.cast(_results.c.record, sa.Text).label("record")
+        rows = self._read(sa.select(*columns).where(_results.c.id == key))
         if not rows:
             raise UsageError(f"there is no result {key[:SHOWN_ID]} in {self.name}")
         try:
-            return msgspec.json.decode(rows[0]["record"], type=Result)
-        except msgspec.MsgspecError as e:
+            return msgspec.json.decode(rows[0]["record"], type=KINDS[rows[0]["kind"]])
+        except (msgspec.MsgspecError, KeyError) as e:
             raise HistoryError(f"the result {key[:SHOWN_ID]} in {self.name} is damaged: {e}") from e
 
     def _entries(self, query: sa.Select[Any]) -> list[Entry]:
@@ -290,13 +308,18 @@ def _secrets(url: URL) -> list[str]:
     return [text for text in (url.password, *options) if text]
 
 
-def _canonical(result: Result) -> bytes:
-    """The same bytes for the same result, before it is written and after it is read. Optional fields count where they
-    are given, so that one that a later version adds changes nothing.
+def _canonical(record: Record) -> bytes:
+    """The same bytes for the same record, before it is written and after it is read. Optional fields, at any depth,
+    count where they are given, so that one that a later version adds changes nothing.
     """
-    typed = msgspec.convert(msgspec.to_builtins(result), Result)  # 400 becomes 400.0 where a float is meant
-    fields = {name: value for name, value in msgspec.to_builtins(typed).items() if value is not None}
-    return msgspec.json.encode(fields, order="deterministic")
+    typed = msgspec.convert(msgspec.to_builtins(record), type(record))  # 400 becomes 400.0 where a float is meant
+    return msgspec.json.encode(_given(msgspec.to_builtins(typed)), order="deterministic")
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _given(v) for name, v in value.items() if v is not None}
+    return [_given(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _columns() -> list[sa.Column[Any]]:

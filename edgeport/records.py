@@ -296,7 +296,8 @@ class Accuracy(msgspec.Struct, frozen=True):
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate measured against its baseline on one device. differences: in words, why they cannot be compared, in
     which case there are no sessions. baselines, candidates: separate launches, that tell of the circumstances and
-    profile. spin_percent: by how much the candidate was slowed down on purpose, to try the gate out.
+    profile. spin_percent: by how much the candidate was slowed down on purpose, to try the gate out. origin: of the
+    candidate's side.
     """
 
     name: str
@@ -311,6 +312,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     differences: tuple[str, ...] = ()
     accuracy: Accuracy | None = None
     spin_percent: float = 0.0
+    origin: Origin | None = None
 
 
 class BaselineEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,9 @@ comes and goes at random (bursty), or has one in the second half only (one-arm: 
 the other, is measured under load). Cases take turns, so that an hour that is noisier than another is so for all.
 
 Each session is kept in sessions.jsonl of the folder as it ends (default: gate in edgeport's cache). 25 sessions of each
-A/A case and 20 of each other one take some four hours. --note says in the report what the reader should know.
+A/A case and 20 of each other one take some three hours on two cores at 2.5 GHz. Cases under load may run two at a time,
+each with its load on a core of its own, `taskset -c 0 python scripts/validate_gate.py run --only 'aa-bursty'` beside
+`taskset -c 1 ...`. --note says in the report what the reader should know.
 
 report also replays sessions on the A/A blocks that were kept, by the thousand: stretches of neighbouring blocks from a
 random place on, with a slowdown added. It judges them by the very rules that judge real ones.
@@ -42,6 +44,7 @@ from edgeport.records import Comparison, Criteria, Session
 from edgeport.reports import View, as_markdown
 from edgeport.reports.rows import Table
 from edgeport.runner import local_runner
+from edgeport.stats import Estimate
 
 REGIMES = ("idle", "steady", "bursty", "one-arm")
 POWER_REGIMES = ("idle", "steady")
@@ -116,7 +119,7 @@ class Sitting(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One comparison, kept. block_seconds: of one block, all told."""
+    """One comparison, kept. slowdown: lowest, estimate, highest; None where it has no bound."""
 
     case: str
     started: str
@@ -125,7 +128,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     criteria: Criteria
     outcome: str
     reason: str
-    slowdown: tuple[float, float, float]
+    slowdown: tuple[float | None, float | None, float | None]
     sittings: tuple[Sitting, ...]
     machine: dict[str, str]
     note: str = ""
@@ -245,7 +248,7 @@ def sat(case: Case, artifacts: dict[str, measure.Artifact], args: argparse.Names
     with loaded(case.regime, seed):
         made = session.compare_pair(pair, local_runner(), settings, progress)
     verdict = compare.latency_verdict(made)
-    slowdown = verdict.slowdown
+    found = verdict.slowdown or Estimate(math.nan, math.nan, math.nan)
     return Line(
         case=case.name,
         started=started.isoformat(timespec="seconds"),
@@ -254,7 +257,7 @@ def sat(case: Case, artifacts: dict[str, measure.Artifact], args: argparse.Names
         criteria=CRITERIA,
         outcome=verdict.outcome,
         reason=verdict.reason,
-        slowdown=(slowdown.low, slowdown.value, slowdown.high) if slowdown else (math.nan,) * 3,
+        slowdown=(bounded(found.low), bounded(found.value), bounded(found.high)),
         sittings=tuple(map(sitting, made.sessions)),
         machine=machine(made),
         note=args.note,
@@ -309,9 +312,13 @@ def kept(folder: Path) -> list[Line]:
         return []
     lines = []
     for text in path.read_bytes().splitlines():
-        with contextlib.suppress(msgspec.MsgspecError):  # cut off when the machine went down
+        if text.endswith(b"}"):  # others were cut off when the machine went down
             lines.append(msgspec.json.decode(text, type=Line))
     return lines
+
+
+def bounded(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def cases(args: argparse.Namespace, folder: Path) -> int:
@@ -382,14 +389,18 @@ def counted(found: Sequence[Line]) -> tuple[str, ...]:
         str(unclear),
         f"{median(line.blocks for line in found):.0f}",
         f"{median(line.seconds for line in found):.0f}",
-        f"{mean(spread(s.changes) for line in found for s in line.sittings):.2%}",
+        shown_mean([spread(s.changes) for line in found for s in line.sittings if len(s.changes) > 1]),
     )
 
 
 def sequential_cells(found: Sequence[Line]) -> tuple[str, str]:
-    logs = [math.log(sequential(line)) for line in found]
-    off = sum(log > math.log1p(line.criteria.tolerance) for log, line in zip(logs, found, strict=True))
+    logs = [math.log(ratio) for ratio in ratios_in_sequence(found)]
+    off = sum(log > math.log1p(CRITERIA.tolerance) for log in logs)
     return shown(spread(logs)), f"{off} of {len(logs)}"
+
+
+def ratios_in_sequence(found: Sequence[Line]) -> list[float]:
+    return [sequential(line) for line in found if line.sittings and len(line.sittings[0].changes) > 1]
 
 
 def sequential(line: Line) -> float:
@@ -411,7 +422,8 @@ def power(lines: Sequence[Line]) -> Table:
             continue
         hits = sum(line.outcome == REGRESSED for line in found)
         unclear = sum(line.outcome == INCONCLUSIVE for line in found)
-        estimates = [line.slowdown[1] for line in found]
+        estimates = [line.slowdown[1] for line in found if line.slowdown[1] is not None]
+        in_sequence = ratios_in_sequence(found)
         rows.append(
             (
                 "one unit more" if case.layers else f"{case.spin_percent}%",
@@ -423,8 +435,8 @@ def power(lines: Sequence[Line]) -> Table:
                 str(unclear),
                 f"{median(line.seconds for line in found):.0f}",
                 f"{max(line.seconds for line in found):.0f}",
-                f"{mean(estimates):+.1%} ± {shown(spread(estimates))}",
-                f"{mean(map(sequential, found)) - 1:+.1%} ± {shown(spread([sequential(x) for x in found]))}",
+                f"{mean(estimates):+.1%} ± {shown(spread(estimates))}" if estimates else "-",
+                f"{mean(in_sequence) - 1:+.1%} ± {shown(spread(in_sequence))}" if in_sequence else "-",
             )
         )
     return Table("A slowdown that there is", header, tuple(rows), tuple(range(2, len(header))))
@@ -460,7 +472,7 @@ def replayed(bank: dict[str, list[Sitting]], lines: Sequence[Line], replays: int
 def replay(
     changes: Sequence[float], noises: Sequence[float], slowdown: float, most: int, source: random.Random
 ) -> tuple[str, int]:
-    """(outcome, blocks) of a comparison with so many blocks at most, half of them for the first session."""
+    """(outcome, blocks) of a comparison that has the time for so many blocks."""
     shift = math.log1p(slowdown)
 
     def one(limit: int) -> Values:
@@ -469,7 +481,8 @@ def replay(
         whole = Values(tuple(changes[p] + shift for p in places), tuple(noises[p] for p in places))
         return next((v for v in map(cut(whole), compare.LOOKS) if compare.is_over(v, CRITERIA)), whole)
 
-    sessions = [one(most // 2)]
+    # as edgeport.session has it: half of them, or more if what is left does for a second session
+    sessions = [one(max(most // 2, most - session.CONFIRMING_BLOCKS, min(most, compare.LOOKS[0])))]
     if compare.needs_second(sessions[0], CRITERIA):
         sessions.append(one(most - len(sessions[0].changes)))
     verdict = compare.verdict(sessions, CRITERIA)
@@ -482,6 +495,10 @@ def cut(whole: Values) -> Callable[[int], Values]:
 
 def spread(values: Sequence[float]) -> float:
     return stdev(values) if len(values) > 1 else math.nan
+
+
+def shown_mean(shares: Sequence[float]) -> str:
+    return f"{mean(shares):.2%}" if shares else "-"
 
 
 def shown(share: float) -> str:

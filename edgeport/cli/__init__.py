@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -9,7 +10,7 @@ import typer
 
 from edgeport import __version__, errors
 from edgeport.cli import baseline, check, compare, devices, export, history, inspect, lists, profile
-from edgeport.cli.checks import complain
+from edgeport.cli.checks import complain, output_closed
 from edgeport.errors import EdgeportError
 
 app = typer.Typer(
@@ -34,8 +35,9 @@ def run(argv: Sequence[str]) -> int:
     """The exit code. Every error that a user can cause becomes one message."""
     try:
         code = app(list(argv), prog_name="edgeport", standalone_mode=False)
-    except SystemExit:
-        return _output_closed()  # all that typer ends the process for here: nobody reads our output any more
+    except (SystemExit, BrokenPipeError):  # all that typer ends the process for here: nobody reads our output any more
+        output_closed()
+        return 0
     except CommandLineError as e:
         e.show()
         return errors.EXIT_USAGE
@@ -44,21 +46,17 @@ def run(argv: Sequence[str]) -> int:
         return e.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = errors.EXIT_INTERRUPTED
-    except BrokenPipeError:
-        return _output_closed()
     except OSError as e:
         complain(f"{e.filename or 'the system'}: {(e.strerror or str(e)).lower()}")
+        return errors.EXIT_FAILURE
+    except Exception:  # Python's own exit code, 1, would say that a network has become slower
+        traceback.print_exc()
+        complain("this is a mistake in edgeport, please report it")
         return errors.EXIT_FAILURE
     if code == errors.EXIT_INTERRUPTED:  # typer's own answer to Ctrl-C too
         complain("interrupted; files already complete were kept, nothing else was written")
         return _leave(code)
     return code if isinstance(code, int) else 0
-
-
-def _output_closed() -> int:
-    """`edgeport ... | head`: nothing to complain about, and nothing more to say at the end of the process."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 0
 
 
 def _leave(code: int) -> NoReturn:

@@ -1,5 +1,6 @@
 """edgeport baseline save."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from edgeport import catalog, display
+from edgeport.cli.history import branch_of_ci, check_database, keep
 from edgeport.cli.options import (
     Calibration,
+    Database,
     InputShape,
+    KeepHistory,
     MinSqnr,
     Quiet,
     Set,
@@ -56,25 +60,36 @@ def save(
     target: Target = None,
     calibration_data: Calibration = None,
     min_sqnr_db: MinSqnr = 10.0,
+    history: KeepHistory = True,
+    database: Database = None,
     quiet: Quiet = False,
 ) -> None:
-    """Keep the present state of some models: their files, named by their content, with their results on the devices.
+    """Keep the present state of some models: their files, named by their content, with their results on the devices,
+    which the history keeps, too.
 
     Example: edgeport baseline save shufflenet_v2 net.py:build --device local -o baseline/
     """
-    from edgeport import baseline, files
+    from edgeport import baseline, files, origin
 
     files.writable_folder(output)
+    baseline.kept(output)
+    if history:
+        check_database(database)
+    started = origin.here(branch=branch_of_ci(os.environ))
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
+    made: list[Any] = []
     with display.steps(not quiet) as progress:
-        made: list[Any] = []
-        for place in [find_place(name) for name in dict.fromkeys(device)]:
-            for model in dict.fromkeys(models):
-                artifacts, folder = find_artifacts(model, runtime, precision, how, place.target, progress)
-                shapes = shapes_of(input_shape, is_converted(model))
-                with open_runner(place, progress) as runner:
-                    results = _measured(artifacts, place, num_threads, shapes, runner, progress)
-                made += [(_entry(model, how, folder, r), a.path) for r, a in zip(results, artifacts, strict=True)]
+        try:
+            for place in [find_place(name) for name in dict.fromkeys(device)]:
+                for model in dict.fromkeys(models):
+                    artifacts, folder = find_artifacts(model, runtime, precision, how, place.target, progress)
+                    shapes = shapes_of(input_shape, is_converted(model))
+                    with open_runner(place, progress) as runner:
+                        results = _measured(artifacts, place, num_threads, shapes, runner, progress, started)
+                    made += [(_entry(model, how, folder, r), a.path) for r, a in zip(results, artifacts, strict=True)]
+        finally:  # what was measured before something failed is kept all the same
+            if history:
+                keep([entry.result for entry, _ in made], database)
         baseline.save(output, made)
     for entry, _ in made:
         typer.echo(f"{entry.result.file}  {entry.result.runtime} on {entry.result.device}  {entry.result.sha256[:16]}")
@@ -88,11 +103,12 @@ def _measured(
     shapes: dict[str, tuple[int, ...]],
     runner: Any,
     progress: Any,
+    started: Any,
 ) -> list[Any]:
     from edgeport.measure import Measurement, Settings
 
     settings = Settings(num_threads=num_threads or place.threads, cores=place.cores, input_shapes=shapes)
-    measurement = Measurement(artifacts, runner, settings, progress)
+    measurement = Measurement(artifacts, runner, settings, progress, started)
     measurement.run()
     return measurement.results()
 

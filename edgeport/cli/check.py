@@ -1,6 +1,5 @@
 """edgeport check."""
 
-import contextlib
 import os
 import secrets
 import sys
@@ -13,8 +12,9 @@ import typer
 
 from edgeport import display
 from edgeport.cli.baseline import preprocessing_of
-from edgeport.cli.checks import deliver, destination_file, one_of
-from edgeport.cli.options import Quiet, Strings, complete_device, complete_model
+from edgeport.cli.checks import complain, deliver, destination_file, one_of
+from edgeport.cli.history import branch_of_ci, check_database, keep
+from edgeport.cli.options import Database, KeepHistory, Quiet, Strings, complete_device, complete_model
 from edgeport.cli.subjects import (
     Alpha,
     Effect,
@@ -67,17 +67,21 @@ def check(
     summary: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request to this file.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     allow_emulated: Emulated = False,
+    history: KeepHistory = True,
+    database: Database = None,
     quiet: Quiet = False,
 ) -> int:
     """Hold the present state of models against a baseline: latency, size and, with labelled samples, accuracy.
 
     Exports each model as it was exported for the baseline, and measures both sides in one session, as compare does.
-    Exit code 0: passed; 1: a regression; 3: something failed; 4: no verdict, or not comparable.
+    Exit code 0: passed; 1: a regression; 3: something failed; 4: no verdict, or not comparable. Comparisons are kept in
+    a history: edgeport history.
 
     Example: edgeport check --baseline baseline/ --tolerance 2% --summary summary.md
     """
     from edgeport import baseline as store
     from edgeport import compare as rules
+    from edgeport import origin
     from edgeport.reports import verdicts
 
     one_of("--format", format, verdicts.FORMATS)
@@ -88,16 +92,13 @@ def check(
         accuracy_tolerance=share("--accuracy-tolerance", accuracy_tolerance) if eval_data else None,
     )
     destinations = [destination_file(path) for path in (output, summary, junit)]
+    if history:
+        check_database(database)
+    started = origin.here(branch=branch_of_ci(os.environ))
     samples = _labelled(eval_data)
     made: list[Any] = []
-    with display.steps(not quiet) as progress, contextlib.ExitStack() as stack:
+    with display.steps(not quiet) as progress:
         try:
-            entries = store.select(store.load(baseline), models, device)
-            subjects = _subjects(entries, baseline, bool(models), progress)
-            places = {s.place.name: s.place for s in subjects}
-            runners = {name: stack.enter_context(open_runner(place, progress)) for name, place in places.items()}
-            # quick, and they may not fit
-            accuracies = [_accuracy(s, samples, runners[s.place.name], progress) for s in subjects]
             from edgeport import session
 
             settings = session.Settings(
@@ -106,13 +107,19 @@ def check(
                 nice=nice,
                 seed=secrets.randbits(32) if seed is None else seed,
                 allow_emulated=allow_emulated,
+                origin=started,
             )
-            tasks = [(runners[s.place.name], s.pair, s.settings(settings, num_threads)) for s in subjects]
-            session.compare_all(
-                tasks, lambda c: made.append(msgspec.structs.replace(c, accuracy=accuracies[len(made)])), progress
-            )
-        finally:  # what was decided before something failed is shown all the same
-            _report(made, format, depth, destinations)
+            entries = store.select(store.load(baseline), models, device)
+            subjects = _subjects(entries, baseline, bool(models), progress)
+            tasks = [(s, s.settings(settings, num_threads)) for s in subjects]
+            for name in dict.fromkeys(s.place.name for s in subjects):
+                _compare([t for t in tasks if t[0].place.name == name], len(tasks), samples, made, progress)
+        finally:  # what was decided before something failed is shown and kept all the same
+            try:
+                _report(made, format, depth, destinations)
+            finally:
+                if history:
+                    keep(made, database)
     return rules.exit_code([rules.outcome(c) for c in made])
 
 
@@ -128,6 +135,21 @@ class Subject(msgspec.Struct, frozen=True):
         shapes = shapes_of(self.entry.options.get("input_shapes", ()), is_converted(self.entry.model))
         threads = num_threads or self.entry.result.num_threads
         return msgspec.structs.replace(settings, num_threads=threads, cores=self.place.cores, input_shapes=shapes)
+
+
+def _compare(tasks: Sequence[tuple[Subject, Any]], total: int, samples: Any, made: list[Any], progress: Any) -> None:
+    """Those of one device, which is kept for them alone meanwhile: it may go by another name too."""
+    from edgeport import session
+
+    with open_runner(tasks[0][0].place, progress) as runner:
+        # quick, and the samples may not fit the model
+        counted = iter([_accuracy(subject, samples, runner, progress) for subject, _ in tasks])
+        pairs = [(subject.pair, settings) for subject, settings in tasks]
+        session.compare_all(
+            *(runner, pairs, total),
+            lambda comparison: made.append(msgspec.structs.replace(comparison, accuracy=next(counted))),
+            progress,
+        )
 
 
 def _subjects(entries: Sequence[Any], folder: Path, named: bool, progress: Any) -> list[Subject]:
@@ -203,12 +225,15 @@ def _report(made: Sequence[Any], format: str, depth: int, destinations: Sequence
     error = sys.exception()  # that is on its way out
     failure = "" if error is None else str(error) or type(error).__name__
     told = verdicts.summary(made, view, failure)
+    if made:
+        deliver(verdicts.render(made, format, view), output)
+    if junit:
+        files.write_text(junit, verdicts.junit(made, failure))
     if summary:
         files.write_text(summary, told)
     if os.environ.get(JOB_SUMMARY):
-        with Path(os.environ[JOB_SUMMARY]).open("a", encoding="utf-8") as file:
-            file.write(told + "\n")
-    if junit:
-        files.write_text(junit, verdicts.junit(made, failure))
-    if made:
-        deliver(verdicts.render(made, format, view), output)
+        try:
+            with Path(os.environ[JOB_SUMMARY]).open("a", encoding="utf-8") as file:
+                file.write(told + "\n")
+        except OSError as e:  # the verdict is not the worse for it
+            complain(f"warning: {JOB_SUMMARY} cannot be written: {files.reason(e)}")

@@ -1,5 +1,6 @@
 """Checks what was written on the command line, and delivers what was asked for."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,11 +39,21 @@ def destination_file(output: Path | None) -> Path | None:
     return output
 
 
+def output_closed() -> None:
+    """`edgeport ... | head`: nothing to complain about, and nothing more to say at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def deliver(text: str, destination: Path | None) -> None:
+    """To the file, or to standard output; if nobody reads that any more, the exit code says what there is to know."""
     from edgeport import files
 
     if destination is None or not text:
-        typer.echo(text, nl=False)
+        try:
+            typer.echo(text, nl=False)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            output_closed()
     else:
         files.write_text(destination, text)
         typer.echo(destination)

@@ -1,5 +1,6 @@
 """edgeport compare."""
 
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,19 @@ import typer
 
 from edgeport import display
 from edgeport.cli.checks import deliver, destination_file, one_of
-from edgeport.cli.options import Calibration, InputShape, MinSqnr, Quiet, Set, Target, Weights, complete_model
+from edgeport.cli.history import branch_of_ci, check_database, keep
+from edgeport.cli.options import (
+    Calibration,
+    Database,
+    InputShape,
+    KeepHistory,
+    MinSqnr,
+    Quiet,
+    Set,
+    Target,
+    Weights,
+    complete_model,
+)
 from edgeport.cli.subjects import (
     Alpha,
     DeviceName,
@@ -63,22 +76,29 @@ def compare(
     calibration_data: Calibration = None,
     min_sqnr_db: MinSqnr = 10.0,
     allow_emulated: Emulated = False,
+    history: KeepHistory = True,
+    database: Database = None,
     quiet: Quiet = False,
 ) -> int:
     """Tell whether B is slower than A on a device, with a stated error rate, on a machine that others use too.
 
     Both run alive, by turns, on the same cores, until there is a verdict. Exit code 0: not slower; 1: slower, found in
-    two independent sessions; 4: the noise allows no verdict, or they cannot be compared.
+    two independent sessions; 4: the noise allows no verdict, or they cannot be compared. Comparisons are kept in a
+    history: edgeport history.
 
     Example: edgeport compare old.tflite new.tflite --tolerance 1%
     """
     from edgeport import compare as rules
+    from edgeport import origin
     from edgeport.reports import View, verdicts
 
     one_of("--format", format, verdicts.FORMATS)
     by = rules.criteria(share("--tolerance", tolerance), None if effect is None else share("--effect", effect), alpha)
     destination = destination_file(output)
+    if history:
+        check_database(database)
     place = find_place(device)
+    started = origin.here(branch=branch_of_ci(os.environ))
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     with display.steps(not quiet) as progress:
         sides = [find_artifacts(m, runtime, precision, how, place.target, progress)[0] for m in (baseline, candidate)]
@@ -95,15 +115,21 @@ def compare(
             input_shapes=shapes_of(input_shape, is_converted(baseline) and is_converted(candidate)),
             profile=ops,
             allow_emulated=allow_emulated,
+            origin=started,
         )
         made: list[Any] = []
         try:
             with open_runner(place, progress) as runner:
-                session.compare_all([(runner, pair, settings) for pair in pairs], made.append, progress)
-        finally:  # what was decided before something failed is shown all the same
-            if made:
-                view = View(depth=depth, width=display.width(sys.stdout))
-                deliver(verdicts.render(made, format, view), destination)
+                tasks = [(pair, settings) for pair in pairs]
+                session.compare_all(runner, tasks, len(tasks), made.append, progress)
+        finally:  # what was decided before something failed is shown and kept all the same
+            try:
+                if made:
+                    view = View(depth=depth, width=display.width(sys.stdout))
+                    deliver(verdicts.render(made, format, view), destination)
+            finally:
+                if history:
+                    keep(made, database)
     return rules.exit_code([rules.outcome(c) for c in made])
 
 

@@ -30,6 +30,7 @@ app = typer.Typer(
     help="What was measured before: list it, show it, plot it, pool it with others'.",
 )
 
+Kind = Annotated[str | None, typer.Option(help="Default: both.", metavar="profile|comparison")]
 Model = Annotated[str | None, typer.Option(help="Of this model alone.")]
 Device = Annotated[str | None, typer.Option(help="Of this device alone.", autocompletion=complete_device)]
 Runtime = Annotated[str | None, typer.Option(help="With this runtime alone.", metavar="litert|onnxruntime")]
@@ -43,6 +44,7 @@ Ids = Annotated[Strings, typer.Argument(metavar="ID...", help="The first digits 
 
 @app.command("list")
 def list_(
+    kind: Kind = None,
     model: Model = None,
     device: Device = None,
     runtime: Runtime = None,
@@ -54,16 +56,19 @@ def list_(
     output: Output = None,
     database: Database = None,
 ) -> None:
-    """List results, the newest last: in a table the last 20, else all.
+    """List results and comparisons, the newest last: in a table the last 20, else all.
 
     Example: edgeport history list --model shufflenet_v2 --since 7d
     """
+    from edgeport.history import KINDS
     from edgeport.reports import View, entries
 
     one_of("--format", format, entries.FORMATS)
+    if kind is not None:
+        one_of("--kind", kind, tuple(KINDS))
     destination = destination_file(output)
     default = LISTED if format == "table" else 0
-    wanted = _filter(model, device, runtime, precision, branch, since, default if last is None else last)
+    wanted = _filter(model, device, runtime, precision, branch, since, default if last is None else last, kind)
     history = _open(database)
     found = history.entries(wanted)
     if not found:
@@ -85,7 +90,7 @@ def show(
     output: Output = None,
     database: Database = None,
 ) -> None:
-    """Show results as edgeport profile did, in any of its formats.
+    """Show results as edgeport profile did, in any of its formats, and comparisons as edgeport compare did.
 
     Example: edgeport history show 5e9abc32bd --by module
     """
@@ -100,9 +105,9 @@ def show(
     keys = [history.find(prefix) for prefix in ids]
     keys = keys or [entry.id for entry in history.entries(Filter(kind=PROFILE, last=1))]
     if not keys:
-        raise UsageError(_why_nothing(history, Filter()))
+        raise UsageError(_why_nothing(history, Filter(kind=PROFILE)))
     view = View(by=by, depth=depth, top=top, width=display.width(sys.stdout))
-    text = reports.render(history.results(keys), format, view)
+    text = _rendered(history.records(keys), format, view)
     if format == "table":
         text = entries.render(history.with_ids(keys), format, view, history.name) + "\n" + text
     deliver(text, destination)
@@ -184,11 +189,12 @@ def export(
 @app.command()
 def add(
     results: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="What profile --format json or history export wrote.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="What profile, compare, check or history export wrote as JSON."),
     ],
     database: Database = None,
 ) -> None:
-    """Add results that were measured elsewhere, all or none. What is there already is left as it is.
+    """Add results and comparisons that were measured elsewhere, all or none. What is there already is left as it is.
 
     Example: edgeport history add rpi4.json pixel8.json
     """
@@ -222,6 +228,22 @@ def remove(
     deliver(text, None)
 
 
+def _rendered(records: Sequence[Any], format: str, view: Any) -> str:
+    """Raises UsageError for a format that comparisons do not have."""
+    from edgeport import reports
+    from edgeport.records import Comparison
+    from edgeport.reports import verdicts
+
+    comparisons = [record for record in records if isinstance(record, Comparison)]
+    results = [record for record in records if not isinstance(record, Comparison)]
+    if comparisons:
+        one_of("--format", format, verdicts.FORMATS)
+    if comparisons and results and format == "json":
+        raise UsageError("--format json: results and comparisons differ in their form; show the ones or the others")
+    parts = [verdicts.render(comparisons, format, view)] if comparisons else []
+    return "\n".join([reports.render(results, format, view), *parts] if results else parts)
+
+
 # For other commands
 
 
@@ -232,16 +254,18 @@ def check_database(database: str | None) -> None:
     history.parse(_place(database))
 
 
-def keep(results: Sequence[Any], database: str | None) -> None:
-    """Adds results to the history. Where that fails it says so, and writes them where they can be added from later."""
+def keep(records: Sequence[Any], database: str | None) -> None:
+    """Adds results, or comparisons, to the history. Where that fails it says so, and writes them where they can be
+    added from later.
+    """
     from edgeport.history import History
 
-    if not results:
+    if not records:
         return
     try:
-        History(_place(database), create=True).add(results)
+        History(_place(database), create=True).add(records)
     except (EdgeportError, OSError) as e:
-        complain(f"warning: not kept in the history: {e}{_put_aside(results)}")
+        complain(f"warning: not kept in the history: {e}{_put_aside(records)}")
 
 
 def branch_of_ci(environment: Mapping[str, str]) -> str | None:
@@ -249,16 +273,17 @@ def branch_of_ci(environment: Mapping[str, str]) -> str | None:
     return next((environment[name] for name in CI_BRANCH if environment.get(name)), None)
 
 
-def _put_aside(results: Sequence[Any]) -> str:
+def _put_aside(records: Sequence[Any]) -> str:
     """What to tell of it."""
     from edgeport import files
-    from edgeport.reports import View, as_json
+    from edgeport.reports import View
 
+    text = _rendered(records, "json", View())
     for folder in _last_resorts():
         path = folder / time.strftime(f"edgeport-results-%Y%m%d-%H%M%S-{os.getpid()}.json")
         try:
             files.writable_folder(folder)
-            files.write_text(path, as_json.render(results, View()))
+            files.write_text(path, text)
         except (EdgeportError, OSError):
             continue  # the next one
         return f"\n  the results are in {path}; add them with: edgeport history add {path}"
@@ -315,8 +340,12 @@ def _since(text: str) -> float:
 
 def _why_nothing(history: Any, wanted: Any) -> str:
     """The filter that nothing has, with what there is."""
+    from edgeport.history import Filter
+
     if not history.count():
         return f"nothing is in the history {history.name} yet; edgeport profile keeps its results there"
+    if not history.count(Filter(kind=wanted.kind)):
+        return f"no {wanted.kind} is in the history {history.name} yet"
     for column in ("model", "device", "runtime", "precision", "git_branch"):
         word, known = getattr(wanted, column), history.values(column)
         if word is not None and word not in known:

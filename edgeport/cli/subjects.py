@@ -21,7 +21,7 @@ Effect = Annotated[
 Alpha = Annotated[
     float, typer.Option(help="The chance that one session calls a slowdown of just the tolerance a regression.")
 ]
-MaxMinutes = Annotated[float, typer.Option(min=0.05, help="For each comparison; its verdict may need less.")]
+MaxMinutes = Annotated[float, typer.Option(min=0.05, max=1e4, help="For each comparison; its verdict may need less.")]
 Precision = Annotated[str, typer.Option(help="Which precisions of a model.", metavar="fp32,int8")]
 Runtime = Annotated[str | None, typer.Option(help="Default: all that run the model.", metavar="litert|onnxruntime")]
 NumThreads = Annotated[int | None, typer.Option(min=1, help="Default: the device's.")]
@@ -36,11 +36,14 @@ DeviceName = Annotated[str, typer.Option(help="Where to run (edgeport devices)."
 
 
 def share(flag: str, text: str) -> float:
-    """2% or 0.02."""
+    """2% or 0.02. One of 1 or more has lost its percent sign, unless it has one."""
     try:
-        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+        found = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
     except ValueError:
-        raise UsageError(f"{flag} {text}: give a share, as 2% or 0.02") from None
+        found = -1.0
+    if not 0 <= found < (10 if text.endswith("%") else 1):
+        raise UsageError(f"{flag} {text}: give a share, as 2% or 0.02")
+    return found
 
 
 def find_place(device: str) -> catalog.Device:

@@ -8,8 +8,8 @@ import msgspec
 
 from edgeport import breakdown, stats
 from edgeport.errors import ResultFileError
-from edgeport.records import SCHEMA, OpProfile, Result
-from edgeport.reports import View, rows
+from edgeport.records import SCHEMA, Comparison, OpProfile, Result
+from edgeport.reports import View, rows, verdicts
 
 
 def render(results: Sequence[Result], view: View) -> str:
@@ -56,27 +56,42 @@ def document(result: Result) -> dict[str, Any]:
     }
 
 
-def read(text: bytes, name: str) -> list[Result]:
-    """The results that render() wrote. name: of the file, for errors. Raises ResultFileError."""
+def read(text: bytes, name: str) -> list[Result | Comparison]:
+    """The results that render() wrote, and comparisons in theirs (edgeport.reports.verdicts). name: of the file, for
+    errors. Raises ResultFileError.
+    """
     try:
         found = msgspec.json.decode(text)
         return [_read(document) for document in (found if isinstance(found, list) else [found])]
     except (msgspec.MsgspecError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as e:
         why = f"{e} is missing" if isinstance(e, KeyError) else e
-        raise ResultFileError(f"{name} holds no results of edgeport profile --format json: {why}") from e
+        raise ResultFileError(f"{name} holds no results of --format json: {why}") from e
 
 
-def _read(document: dict[str, Any]) -> Result:
+def _read(document: dict[str, Any]) -> Result | Comparison:
     if document["schema"] > SCHEMA:
         raise ValueError(f"it is of schema {document['schema']}, this edgeport knows {SCHEMA}; upgrade edgeport")
     raw = document["raw"]
+    if document.get("kind") == "comparison":
+        comparison = msgspec.convert(raw, Comparison)
+        for side in (*comparison.baselines, *comparison.candidates):
+            _check(side)
+        if not comparison.baselines or not comparison.candidates:
+            raise ValueError("a comparison has not both sides")
+        for format in verdicts.FORMATS:  # what cannot be judged and shown is no comparison
+            verdicts.render([comparison], format, View())
+        return comparison
     profile = raw["profile"] and {"before": {}, "after": {}, **raw["profile"], "ops": document["ops"]}
     fields = {**document, **raw, "file": document["file"]["name"], "profile": profile}
     result = msgspec.convert({**document["file"], **fields}, Result)
+    _check(result)
+    return result
+
+
+def _check(result: Result) -> None:
     if not result.launches or not all(launch.samples_ns for launch in result.launches):
         raise ValueError("a result has no samples")
     render([result], View())  # what cannot be shown is no result
-    return result
 
 
 def _raw(profile: OpProfile | None) -> dict[str, Any] | None:

@@ -45,15 +45,15 @@ def _csv(entries: Sequence[Entry]) -> str:
 
 def _table(entries: Sequence[Entry], title: str) -> Table:
     header = (
-        *("id", "time", "model", "device", "runtime", "precision", "threads", "median ms", "interval", "verdict"),
-        *("commit", "branch"),
+        *("id", "kind", "time", "model", "device", "runtime", "precision", "threads", "median ms", "interval"),
+        *("verdict", "commit", "branch"),
     )
-    return Table(title, header, tuple(_row(entry) for entry in entries), (6, 7, 8), (6, 8, 11, 9, 3, 10))
+    return Table(title, header, tuple(_row(entry) for entry in entries), (7, 8, 9), (7, 9, 12, 6, 11, 4, 1, 10))
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
     return (
-        *(entry.id[:SHOWN_ID], moment(entry), entry.model, entry.device + " EMULATED" * entry.emulated),
+        *(entry.id[:SHOWN_ID], entry.kind, moment(entry), entry.model, entry.device + " EMULATED" * entry.emulated),
         *(entry.runtime, entry.precision, str(entry.num_threads)),
         "" if entry.median_ms is None else f"{entry.median_ms:.3f}",
         "" if entry.low_ms is None else f"{entry.low_ms:.3f} to {entry.high_ms:.3f}",

@@ -1,5 +1,6 @@
 """How comparisons are shown: tables for a terminal or a pull request, JSON with every sample, JUnit for a CI server."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from edgeport.stats import Estimate
 
 FORMATS = ("table", "json", "markdown")
 MARKS = {compare.PASS: "✅", compare.IMPROVED: "✅", compare.REGRESSED: "❌", compare.INCONCLUSIVE: "❔"}
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # not even escaped
 SHOWN_CHANGES = 6
 LEAST_SHARE = 0.05  # of the largest change: smaller ones explain nothing
 
@@ -82,7 +84,8 @@ def junit(comparisons: Sequence[Comparison], failure: str = "") -> str:
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+    text = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{NO_XML.sub("?", text)}\n'
 
 
 def _case(group: str, name: str, outcome: str, reason: str, text: str) -> ElementTree.Element:
@@ -111,21 +114,26 @@ def _verdicts(comparisons: Sequence[Comparison]) -> Table:
 def _title(comparisons: Sequence[Comparison]) -> str:
     if not comparisons:
         return "nothing was measured"
-    first = comparisons[0]
-    by, result = first.criteria, first.candidates[0]
-    chip = result.facts.get("cpu_model") or result.facts.get("machine")
-    cores = f"core{'s' * (len(first.cores) > 1)} {', '.join(map(str, first.cores))}"
-    threads = f"{result.num_threads} thread{'s' * (result.num_threads > 1)} on {cores}"
-    devices = ", ".join(dict.fromkeys(c.device for c in comparisons))
-    emulated = ", EMULATED: these times say nothing of a real device" if result.facts.get("emulated") else ""
+    by = comparisons[0].criteria
+    places = dict.fromkeys(map(_place, comparisons))
+    emulated = any(c.candidates[0].facts.get("emulated") for c in comparisons)
+    warning = ", EMULATED: these times say nothing of a real device" if emulated else ""
     shared = f" over {by.comparisons} comparisons" if by.comparisons > 1 else ""
     limits = f"tolerance {by.tolerance:.1%}, effect {by.effect:.1%}, alpha {by.alpha:g}{shared}"
-    return f"candidate against baseline on {devices} ({chip}), {threads}{emulated}; {limits}"
+    return f"candidate against baseline on {' and '.join(places)}{warning}; {limits}"
+
+
+def _place(comparison: Comparison) -> str:
+    result = comparison.candidates[0]
+    chip = result.facts.get("cpu_model") or result.facts.get("machine")
+    cores = f"core{'s' * (len(comparison.cores) > 1)} {', '.join(map(str, comparison.cores))}"
+    threads = f"{result.num_threads} thread{'s' * (result.num_threads > 1)} on {cores}"
+    return f"{comparison.device} ({chip}), {threads}"
 
 
 def _row(comparison: Comparison, check: Check) -> tuple[str, ...]:
     values = (_shown(check.what, v) for v in (check.before, check.after))
-    name = f"{comparison.name} on {comparison.device}"
+    name = _named(comparison)
     if check.what != "latency":
         points = " points" if check.what == "accuracy" else "%"
         change = "" if check.change is None else f"{100 * check.change:+.1f}{points}"
@@ -143,6 +151,11 @@ def _row(comparison: Comparison, check: Check) -> tuple[str, ...]:
         f"{noise.value:+.1%}" if noise else "-",
         verdict.outcome,
     )
+
+
+def _named(comparison: Comparison) -> str:
+    emulated = " EMULATED" * bool(comparison.candidates[0].facts.get("emulated"))
+    return f"{comparison.name} on {comparison.device}{emulated}"
 
 
 def _shown(what: str, value: float | None) -> str:
@@ -170,7 +183,7 @@ def _changes(comparison: Comparison, depth: int, by_op: bool) -> Table:
         for c in largest
     )
     by = "operator" if by_op else "module"
-    title = f"{comparison.name} on {comparison.device}: what changed most by {by} (profiled launches, apart)"
+    title = f"{_named(comparison)}: what changed most by {by} (profiled launches, apart)"
     return Table(title, header, rows, tuple(range(len(key), len(header))))
 
 
@@ -191,7 +204,7 @@ def _reasons(comparisons: Sequence[Comparison], bullet: str) -> str:
     for comparison in comparisons:
         for check in compare.checks(comparison):
             if check.outcome not in (None, compare.PASS):
-                name = f"{comparison.name} on {comparison.device}"
+                name = _named(comparison)
                 lines.append(f"{bullet}{name}: {check.what} {check.outcome}: {_explained(comparison, check)}\n")
     return "\n" + "".join(lines) if lines else ""
 

@@ -93,6 +93,9 @@ def test_a_branch_that_adds_a_convolution_fails_and_its_block_is_named_first(
     assert document["modules"][0]["module"] == "stage2.1"
     assert next((o["module"], o["op"]) for o in document["ops"]) == ("stage2.1", "CONV_2D")
     assert len(document["raw"]["sessions"]) == 2
+    rows = json.loads(gate("history", "list", "--format", "json"))
+    assert rows[0]["kind"] == "profile"  # of the baseline
+    assert (rows[-1]["kind"], rows[-1]["verdict"]) == ("comparison", "REGRESSED")
     summary = Path("summary.md").read_text()
     assert summary.startswith("### ❌ edgeport: 1 REGRESSED")
     assert "most of it in stage2.1" in summary

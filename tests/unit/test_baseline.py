@@ -57,6 +57,30 @@ def test_the_same_again_takes_the_place_of_the_old_and_what_nobody_names_goes(
     assert objects(folder) == sorted([f"{files.sha256(model)}.tflite", f"{files.sha256(other)}.onnx"])
 
 
+def test_files_that_are_not_its_own_stay(folder: Path, model: Path) -> None:
+    (folder / baseline.OBJECTS / "of.others").mkdir(parents=True)
+    (folder / baseline.OBJECTS / "main.o").write_bytes(b"")
+    baseline.save(folder, [(entry(model), model)])
+    assert objects(folder) == sorted([f"{files.sha256(model)}.tflite", "main.o", "of.others"])
+
+
+def test_a_damaged_artifact_is_mended_by_saving_it_again(folder: Path, model: Path) -> None:
+    kept = entry(model)
+    baseline.save(folder, [(kept, model)])
+    (folder / baseline.OBJECTS / f"{files.sha256(model)}.tflite").write_bytes(b"half")
+    with pytest.raises(ModelFileError, match="save the baseline again"):
+        baseline.artifact(folder, kept)
+    baseline.save(folder, [(kept, model)])
+    assert baseline.artifact(folder, kept).path.read_bytes() == model.read_bytes()
+
+
+def test_an_option_that_this_edgeport_does_not_know_is_no_regression(folder: Path, model: Path) -> None:
+    baseline.save(folder, [(entry(model, options={"sparsity": 0.5}), model)])
+    with pytest.raises(ModelFileError, match="knows no option sparsity; remove it and save") as raised:
+        baseline.load(folder)
+    assert raised.value.exit_code == 3
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"device": "rpi4"}, {"num_threads": 2}, {"precision": "fp32"}, {"options": {"assignments": ["width=0.5"]}}],

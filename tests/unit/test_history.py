@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy
+from small_comparisons import comparison, session
 from small_models import small_tflite
 from small_results import launch, result, shufflenet_profile
 
 from edgeport import cli, history, origin, reports
 from edgeport.cli.history import branch_of_ci
 from edgeport.errors import HistoryError, ResultFileError, UsageError
-from edgeport.history import Filter, History, entry_of
+from edgeport.history import KINDS, PROFILE, Filter, History, entry_of
 from edgeport.records import Commit, OpProfile, Origin, Result
-from edgeport.reports import View, as_json, entries, trend
+from edgeport.reports import View, as_json, entries, trend, verdicts
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -89,6 +90,22 @@ def test_what_is_added_twice_is_there_once_even_after_a_way_through_json(filled:
     through_json = as_json.read(as_json.render(SIX, View()).encode(), "x.json")
     assert filled.add([*through_json, made(9)]) == [entry_of(made(9)).id]
     assert filled.count() == 7
+
+
+def test_a_comparison_is_found_by_its_candidate_and_its_outcome(path: Path) -> None:
+    slower = comparison(session(0.1), session(0.1), after=made(3), origin=Origin(NOON, "0.1.0", None))
+    apart = comparison(differences=("inputs: 1x3 (baseline), 1x4 (candidate)",))
+    kept = History(str(path), create=True)
+    keys = kept.add([slower, made(0), apart])
+    assert kept.records(keys) == [slower, made(0), apart]
+    assert kept.results(keys) == [made(0)]
+    [entry] = [e for e in kept.entries(Filter(kind="comparison")) if e.verdict == "REGRESSED"]
+    assert (entry.kind, entry.unix_time, entry.low_ms) == ("comparison", NOON, None)
+    assert entry.median_ms == pytest.approx(2.2, rel=1e-3)
+    assert (entry.model, entry.runtime, entry.sha256) == (made(3).model, made(3).runtime, made(3).sha256)
+    assert [e.verdict for e in kept.with_ids(keys)][2] == "INCONCLUSIVE"
+    through_json = as_json.read(verdicts.render([slower, apart], "json", View()).encode(), "x.json")
+    assert kept.add(through_json) == []
 
 
 def test_a_result_without_an_origin_is_dated_by_its_device() -> None:
@@ -163,21 +180,26 @@ def mutated(document: Any, rng: random.Random) -> Any:
     return document
 
 
-def test_what_a_file_of_others_holds_is_an_error_or_can_be_listed_and_shown(path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_file_of_others_holds_is_an_error_or_can_be_listed_and_shown(path: Path, kind: str) -> None:
     """Whatever somebody's file holds, adding it never spoils the history."""
-    text, rng, kept = as_json.render([made(profile=shufflenet_profile())], View()), random.Random(0), 0
+    told = verdicts.render([comparison(session(0.1), session(0.1), before=made(), after=made(1))], "json", View())
+    text = as_json.render([made(profile=shufflenet_profile())], View()) if kind == PROFILE else told
+    rng, kept = random.Random(0), 0
     opened = History(str(path), create=True)
     for _ in range(250):
         data = json.dumps(mutated(json.loads(text), rng)).encode()
         with contextlib.suppress(ResultFileError, HistoryError):
             [read] = as_json.read(data, "x.json")
             kept += len(opened.add([read]))
-            for format in ("table", "csv"):
-                reports.render([read], format, View())
+            if isinstance(read, Result):
+                for format in ("table", "csv"):
+                    reports.render([read], format, View())
     assert opened.count() == kept > 50
     for format in entries.FORMATS:
         entries.render(opened.entries(), format, View())
-    trend.render(opened.entries(Filter(model="shufflenet_v2", device="local")), "svg")
+    if kind == PROFILE:
+        trend.render(opened.entries(Filter(model="shufflenet_v2", device="local")), "svg")
 
 
 # Files that are not as they should be
@@ -622,6 +644,22 @@ def test_a_result_is_shown_as_profile_shows_it(pooled: Path, run: Run) -> None:
     assert both.index(first) < both.index(newest) < both.index("median ms", both.index(newest))
     assert json.loads(run("show", first, "--format=json").out) == json.loads(as_json.render(SIX[:1], View()))
     assert "there is no result ffffff" in run("show", "ffffff", code=2).err
+
+
+def test_comparisons_are_listed_shown_and_added_as_compare_told_them(pooled: Path, run: Run) -> None:
+    found = comparison(session(0.1), session(0.1), origin=Origin(NOON + 9 * DAY, "0.1.0", None))
+    Path("gate.json").write_text(verdicts.render([found], "json", View()))
+    assert "added 1 results" in run("add", "gate.json").out
+    [entry] = listed(run("list", "--kind=comparison", "--format=json"))
+    assert entry["verdict"] == "REGRESSED"
+    assert len(listed(run("list", "--kind=profile", "--format=json"))) == 6
+    assert "--kind both: choose from" in run("list", "--kind=both", code=2).err
+    table = run("show", entry["id"], entry_of(SIX[0]).id).out
+    assert "+10.0%" in table
+    assert "median ms" in table
+    assert run("show", entry["id"], "--format=json").out == Path("gate.json").read_text()
+    assert "choose from table, json, markdown" in run("show", entry["id"], "--format=csv", code=2).err
+    assert "differ in their form" in run("show", entry["id"], entry_of(SIX[0]).id, "--format=json", code=2).err
 
 
 def test_results_are_removed_only_with_yes(pooled: Path, run: Run) -> None:

@@ -115,6 +115,7 @@ def test_json_of_before_the_origin_was_told_is_read() -> None:
     document["schema"] = 1
     del document["origin"], document["raw"]["profile"]["before"], document["raw"]["profile"]["after"]
     [read] = as_json.read(json.dumps(document).encode(), "x.json")
+    assert isinstance(read, Result)
     assert read.profile is not None
     assert (read.launches, read.profile.ops, read.origin) == (PROFILED.launches, shufflenet_profile().ops, None)
 

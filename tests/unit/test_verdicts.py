@@ -8,7 +8,6 @@ import pytest
 from small_comparisons import comparison, session
 from small_results import op, profile, result
 
-from edgeport import compare
 from edgeport.records import Accuracy, Comparison, Criteria
 from edgeport.reports import View, as_table, verdicts
 
@@ -118,8 +117,18 @@ def test_sizes_and_accuracies_are_judged_in_rows_of_their_own() -> None:
     assert "-10 of 200 samples" in text
 
 
-def test_what_was_measured_under_emulation_says_so() -> None:
+def test_what_was_measured_under_emulation_says_so_wherever_it_stands() -> None:
     emulated: Any = result(facts={"emulated": True, "machine": "aarch64"})
-    text = verdicts.render([comparison(session(), before=emulated, after=emulated)], "table", View())
-    assert "EMULATED" in text
-    assert compare.outcome(PASSED) == compare.PASS
+    virtual = comparison(session(), before=emulated, after=emulated, device="qemu")
+    for made in ([virtual, PASSED], [PASSED, virtual]):
+        for format in ("table", "markdown"):
+            text = verdicts.render(made, format, View(width=200))
+            assert "EMULATED: these times say nothing of a real device" in " ".join(text.split())
+            assert "on qemu EMULATED" in text
+            assert "on local EMULATED" not in text
+            assert "aarch64" in text
+
+
+def test_junit_is_xml_whatever_a_runtime_wrote() -> None:
+    text = verdicts.junit([PASSED], "\x1b[31merror\x1b[0m \0 \ud800 ü\n")
+    assert "?[31merror" in (ET.fromstring(text).findtext(".//error") or "")  # noqa: S314  our own
