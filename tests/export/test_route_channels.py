@@ -182,7 +182,8 @@ def test_a_network_without_shuffles_is_left_alone() -> None:
     assert gm.code == before
 
 
-def test_shuffles_between_group_convolutions_go_and_the_groups_stay() -> None:
+def test_shuffles_between_group_convolutions_go_and_the_groups_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    route_even_where_it_does_not_pay(monkeypatch)
     network, image = build("shufflenet_v1", groups=2), torch.randn(1, 3, 224, 224)
     assert operators(exported(network.eval(), image))["aten.transpose.int"] == 16  # one a unit
     gm = route(network, image)
