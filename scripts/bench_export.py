@@ -8,7 +8,8 @@ weights=FILE among them loads a state dict, otherwise the weights are the random
 The stock tools are run by scripts/stock_export.py, edgeport by its command line, each in processes of their own. Stock
 exports are slow, so they are kept in --folder and made again only with other versions or --fresh; edgeport's are made
 every time. What was measured is kept there as well, cell by cell, in report-TIME.json, which --from shows again in any
-format. If the run is interrupted, what is complete is shown all the same.
+format; of several reports, the last one of each network. If the run is interrupted, what is complete is shown all the
+same.
 
 On a machine with other users, --nice -19 (as root) lets the timed processes go before other programs; those must wait
 meanwhile.
@@ -179,7 +180,7 @@ class ToolError(Exception):
 def main() -> int:
     args = parsed()
     if args.from_:
-        deliver(msgspec.json.decode(args.from_.read_bytes(), type=Report), args)
+        deliver(together([msgspec.json.decode(path.read_bytes(), type=Report) for path in args.from_]), args)
         return 0
     folder = files.writable_folder(args.folder or files.cache_folder("bench"))
     started = datetime.datetime.now(datetime.UTC)
@@ -196,6 +197,23 @@ def main() -> int:
     finally:
         deliver(report, args)
     return 1 if report.failures else 0
+
+
+def together(reports: Sequence[Report]) -> Report:
+    """The last report of each network; what they were run by and on, of all of them."""
+    *earlier, last = reports
+    if not earlier:
+        return last
+    before = together(earlier)
+    measured: tuple[Export | File | Cell, ...] = (*last.exports, *last.files, *last.cells)
+    again = {part.network for part in measured}
+    kept = {
+        name: [*(part for part in getattr(before, name) if part.network not in again), *getattr(last, name)]
+        for name in ("exports", "files", "cells")
+    }
+    command = before.command if last.command == before.command else f"{before.command}, then {last.command}"
+    failures = [f for f in before.failures if f.partition(": ")[0] not in again] + last.failures
+    return Report(command, last.date, last.machine, last.versions, failures=failures, **kept)
 
 
 def deliver(report: Report, args: argparse.Namespace) -> None:
@@ -219,7 +237,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="make the stock exports again, too")
     parser.add_argument("--export-runs", type=int, default=1, help="exports with each tool, by turns")
     parser.add_argument(
-        "--from", type=Path, dest="from_", metavar="REPORT", help="show a report that was kept; measure nothing"
+        "--from", type=Path, action="append", dest="from_", metavar="REPORT", help="show what was kept; repeatable"
     )
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()

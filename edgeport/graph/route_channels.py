@@ -43,8 +43,8 @@ SHUFFLING = (
 # What it costs to shuffle an element, to start a piece at each pixel, and to run one more operator, in elements copied
 # as part of a long piece. Measured in LiteRT, int8: transposes take 2.5 ns an element, slices and concats 0.15 ns and
 # about 2 ns a piece and pixel. An operator takes 1 us beside what it does, 3 in ONNX Runtime and with several threads;
-# that it is worth more than that was tried out on ShuffleNetV1 of 3 groups, which takes 8% less time in LiteRT fp32 with
-# 40,000 than with 10,000 (17% less with two threads), 3% less in int8, and as little or less in ONNX Runtime.
+# that it is worth more than that was tried out on ShuffleNetV1 of 3 groups, which with 40,000 takes 8% less time in
+# LiteRT fp32 than with 10,000 (17% less with two threads), 3% less in int8, and as little or less in ONNX Runtime.
 SHUFFLED, PIECE, OPERATOR = 16, 12, 40_000
 
 

@@ -85,6 +85,18 @@ def test_a_networks_files_have_one_figure_and_the_worst_is_named() -> None:
     assert rows[1:] == [["net", "1", "1.000 of 2", "onnx int8", "2.000"]]
 
 
+def test_of_several_reports_the_last_one_of_each_network_counts() -> None:
+    other = msgspec.structs.replace(report().cells[0], network="other")
+    newer = msgspec.structs.replace(report().cells[0], num_threads=7)
+    first = msgspec.structs.replace(report(), cells=[*report().cells, other], failures=["net: no", "other: no"])
+    last = msgspec.structs.replace(report(), cells=[newer], command="bench net")
+    made = bench_export.together([first, last])
+    assert made.cells == [other, newer]
+    assert len(made.exports) == len(report().exports)
+    assert made.failures == ["other: no"]
+    assert made.command == "bench, then bench net"
+
+
 def test_the_stock_tools_are_added_up_against_one_export_of_edgeport() -> None:
     rows = bench_export.export_rows(report())[1:]
     assert rows[-1] == ["net", STOCK, "tflite, onnx", "30.0", "60.0", "900", "1800"]
