@@ -36,7 +36,7 @@ def convert(
         other = int8_program(job)
         model = model if other is None else _exported(other, job, lambda _: None)
         if job.optimize and job.target == "x86" and not job.int8_io:
-            told(_rewrite(fold_pixels, fold_pixels.run(model), 1))
+            told(_rewrite(fold_pixels, int(fold_pixels.run(model)), 1))
         yield Converted("int8", int8, quantize_onnx.run(model, int8, job))
 
 
