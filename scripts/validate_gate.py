@@ -190,7 +190,8 @@ def parsed() -> argparse.Namespace:
             sub.add_argument("--only", default="*", metavar="GLOB", help="cases by name: 'aa-*'")
             sub.add_argument("--sessions", type=int, help="of each case, those already kept included")
             sub.add_argument("--nice", type=int, default=0, help="priority of the timed processes")
-            sub.add_argument("--note", default="", help="kept with each session and shown in the report")
+        if function in (run, report):
+            sub.add_argument("--note", default="", help="what the reader should know; run keeps it with each session")
         if function is report:
             sub.add_argument("--replays", type=int, default=5000, help="sessions on banked blocks, of each case")
             sub.add_argument("--seed", type=int, default=0)
@@ -342,7 +343,7 @@ def report(args: argparse.Namespace, folder: Path) -> int:
         return 1
     bank = {r: [s for line in lines if line.case == f"aa-{r}" for s in line.sittings] for r in REGIMES}
     tables = [false_alarms(lines), power(lines), replayed(bank, lines, args.replays, args.seed)]
-    text = page(lines, [table for table in tables if table.rows])
+    text = page(lines, [table for table in tables if table.rows], args.note)
     if args.output:
         files.write_text(args.output, text)
     else:
@@ -350,10 +351,10 @@ def report(args: argparse.Namespace, folder: Path) -> int:
     return 0
 
 
-def page(lines: Sequence[Line], tables: Sequence[Table]) -> str:
+def page(lines: Sequence[Line], tables: Sequence[Table], note: str) -> str:
     first, last = min(line.started for line in lines), max(line.started for line in lines)
     described = "\n".join(f"- {name}: {value}" for name, value in lines[-1].machine.items())
-    notes = "".join(f"\n- note: {note}" for note in sorted({line.note for line in lines if line.note}))
+    notes = "".join(f"\n- note: {text}" for text in sorted({note, *(line.note for line in lines)} - {""}))
     by = lines[-1].criteria
     method = METHOD.format(tolerance=by.tolerance, effect=by.effect, alpha=by.alpha, minutes=MAX_MINUTES)
     head = (
