@@ -265,7 +265,7 @@ def test_files_that_are_not_what_their_name_says(small: Path, name: str, tmp_pat
     elif name.startswith("other"):
         other = {".onnx": "tflite", ".tflite": "onnx"}[path.suffix]
         shutil.copy(small / f"small.fp32.{other}", path)
-    done = here("profile", path, code=FAILURE)
+    done = here("profile", path, code=USAGE if name.startswith("missing") else FAILURE)
     kind = {".onnx": "ONNX", ".tflite": "TFLite"}[path.suffix]
     assert name in done.err
     assert ("there is no file" if name.startswith("missing") else f"is not an {kind} model") in done.err.replace(
