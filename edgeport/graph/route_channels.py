@@ -43,9 +43,9 @@ SHUFFLING = (
 # What it costs to shuffle an element, to start a piece at each pixel, and to run one more operator, in elements copied
 # as part of a long piece. Measured in LiteRT, int8: transposes take 2.5 ns an element, slices and concats 0.15 ns and
 # about 2 ns a piece and pixel. An operator takes 1 us beside what it does, 3 in ONNX Runtime and with several threads;
-# that it is worth more than that was tried out on ShuffleNetV1 of 3 groups, which with 40,000 takes 8% less time in
-# LiteRT fp32 than with 10,000 (17% less with two threads), 3% less in int8, and as little or less in ONNX Runtime.
-SHUFFLED, PIECE, OPERATOR = 16, 12, 40_000
+# that it is worth more than that was tried out on ShuffleNetV1 of 3 groups, which with 60,000 and more takes 6% less
+# time in LiteRT fp32 than with 40,000 (9% less with two threads), and as little or less in ONNX Runtime.
+SHUFFLED, PIECE, OPERATOR = 16, 12, 60_000
 
 
 class Read(msgspec.Struct, frozen=True, eq=False):
@@ -61,18 +61,16 @@ Pieces = tuple[tuple[Node, int, int], ...]  # tensor, first channel as it lies i
 
 
 def run(gm: GraphModule) -> int:
-    """Returns how many operators that moved channels went."""
+    """Returns how many operators that moved channels went; as many cuts and joins may have come in their stead."""
     if any(_writes_in_place(node) for node in gm.graph.nodes):
         return 0  # a view of a tensor may be written to, and moving it would copy it
-    wiring, before = Wiring(gm), _count_moves(gm)
-    if wiring.movers:
-        _Router(gm, wiring).rewrite()
-        gm.graph.eliminate_dead_code()
-    return before - _count_moves(gm)
-
-
-def _count_moves(gm: GraphModule) -> int:
-    return sum(node.target in (*CUTTING, *SHUFFLING) for node in gm.graph.nodes)
+    wiring = Wiring(gm)
+    if not wiring.movers:
+        return 0
+    moving = {node for node in gm.graph.nodes if node.target in (*CUTTING, *SHUFFLING)}
+    _Router(gm, wiring).rewrite()
+    gm.graph.eliminate_dead_code()
+    return len(moving - set(gm.graph.nodes))
 
 
 def _writes_in_place(node: Node) -> bool:
@@ -364,12 +362,15 @@ def _cost_now(mover: Node) -> int:
         return SHUFFLED * elements + OPERATOR
     if mover.target not in CUTTING:
         return 0
-    pieces = len(mover.args[0]) if isinstance(mover.args[0], (list, tuple)) else len(parts)
-    return elements + pieces * (PIECE * prod(parts[0].shape[CHANNELS + 1 :]) + OPERATOR)
+    area = prod(parts[0].shape[CHANNELS + 1 :])
+    if isinstance(mover.args[0], (list, tuple)):
+        return elements + len(mover.args[0]) * PIECE * area + OPERATOR
+    return elements + len(parts) * (PIECE * area + OPERATOR)
 
 
 def _cost_routed(pieces: Pieces, area: int) -> int:
-    """area: elements of a channel."""
+    """area: elements of a channel. Each piece that is cut is an operator, and all that join them are one."""
     cut = [size for source, _, size in pieces if size < shape_of(source)[CHANNELS]]
     joined = [size for _, _, size in pieces] if len(pieces) > 1 else []
-    return sum(area * (size + PIECE) + OPERATOR for size in (*cut, *joined))
+    copied = sum(area * (size + PIECE) for size in (*cut, *joined))
+    return copied + OPERATOR * (len(cut) + bool(joined))

@@ -339,6 +339,7 @@ def test_passes_change_no_answer(file: str, shufflenet: Path, unrouted: Path) ->
 def test_passes_are_told_in_the_manifest(shufflenet: Path, unrouted: Path) -> None:
     told = {p["name"]: p for p in manifest_of(shufflenet)["passes"]}
     assert told["fold_batch_norm"]["changes"] == 56
+    assert told["route_channels"]["changes"] > 0
     assert all(p["what"] for p in told.values())
     assert told["fold_batch_norm"]["formats"] == ["onnx", "tflite"]
     assert told["widen_pooling"]["formats"] == ["tflite"]
