@@ -44,20 +44,20 @@ class _Axis(msgspec.Struct, frozen=True):
         return self.places - 1 + self.blocks() - self.size // BLOCK - self.blocks_before()
 
 
-def run(model: onnx.ModelProto) -> bool:
-    """Rewrites the model in place; False where it has no such convolution."""
+def run(model: onnx.ModelProto) -> int:
+    """Rewrites the model in place. Returns how many convolutions it turned, which is 0 or 1."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     shapes = {v.name: _shape(v) for v in (*model.graph.input, *model.graph.output, *model.graph.value_info)}
     inputs = {value.name for value in model.graph.input}
     readers = [node for node in model.graph.node if inputs & set(node.input)]
     if len(readers) != 1 or readers[0].op_type != "Conv" or readers[0].input[1] not in weights:
-        return False
+        return 0
     conv = readers[0]
     if sum(conv.input[1] in node.input for node in model.graph.node) > 1:
-        return False  # the same weights are another convolution's too
+        return 0  # the same weights are another convolution's too
     axes = _axes(conv, shapes.get(conv.input[0]), shapes.get(conv.output[0]))
     if axes is None:
-        return False
+        return 0
     blocks = operator_name(module_of(conv.name) or "", "space_to_depth")
     weight = weights[conv.input[1]]
     weight.CopyFrom(numpy_helper.from_array(_folded(numpy_helper.to_array(weight), axes), weight.name))
@@ -70,7 +70,7 @@ def run(model: onnx.ModelProto) -> bool:
     fold = helper.make_node("SpaceToDepth", [conv.input[0]], [blocks], name=blocks, blocksize=BLOCK)
     conv.input[0] = blocks
     model.graph.node.insert(0, fold)
-    return True
+    return 1
 
 
 def _axes(conv: onnx.NodeProto, image: list[int] | None, made: list[int] | None) -> tuple[_Axis, _Axis] | None:

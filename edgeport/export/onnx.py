@@ -36,14 +36,14 @@ def convert(
         other = int8_program(job)
         model = model if other is None else _exported(other, job, lambda _: None)
         if job.optimize and job.target == "x86" and not job.int8_io:
-            told(_rewrite(fold_pixels, int(fold_pixels.run(model)), 1))
+            before = len(model.graph.node)
+            told(_rewrite(fold_pixels, fold_pixels.run(model), before, len(model.graph.node)))
         yield Converted("int8", int8, quantize_onnx.run(model, int8, job))
 
 
-def _rewrite(module: ModuleType, changes: int, more: int) -> Rewrite:
-    """more: operators by each change."""
+def _rewrite(module: ModuleType, changes: int, before: int, after: int) -> Rewrite:
     what = " ".join((module.__doc__ or "").split("\n\n")[0].split())
-    return Rewrite(module.__name__.rpartition(".")[2], what, ("onnx",), changes, 0, changes * more)
+    return Rewrite(module.__name__.rpartition(".")[2], what, ("onnx",), changes, before, after)
 
 
 def _exported(program: torch.export.ExportedProgram, job: Job, told: Told) -> onnx.ModelProto:
@@ -51,7 +51,8 @@ def _exported(program: torch.export.ExportedProgram, job: Job, told: Told) -> on
     assert exported is not None
     optimizer.optimize_ir(exported.model)
     if job.optimize:
-        told(_rewrite(pool_means, pool_means.run(exported.model), 0))
+        before = len(exported.model.graph)
+        told(_rewrite(pool_means, pool_means.run(exported.model), before, len(exported.model.graph)))
     return ir.to_proto(_renamed(exported.model, job))
 
 
