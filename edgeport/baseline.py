@@ -17,7 +17,6 @@ from edgeport.records import SCHEMA, Baseline, BaselineEntry
 
 INDEX, OBJECTS = "baseline.json", "objects"
 ANEW = "remove it and save the baseline anew"
-OPTIONS = {"assignments", "weights", "input_shapes", "target", "calibration_data", "min_sqnr_db"}
 
 
 def load(folder: Path) -> Baseline:
@@ -32,9 +31,6 @@ def load(folder: Path) -> Baseline:
         raise ModelFileError(f"{path} is damaged or of another version ({e}); {ANEW}") from e
     if found.schema != SCHEMA:
         raise ModelFileError(f"{path} has schema {found.schema}, this edgeport reads {SCHEMA}; {ANEW}")
-    for entry in found.entries:
-        if unknown := entry.options.keys() - OPTIONS:
-            raise ModelFileError(f"{path}: this edgeport knows no option {', '.join(sorted(unknown))}; {ANEW}")
     return found
 
 

@@ -315,13 +315,24 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin | None = None
 
 
+class ExportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How a model is exported, as it was written on the command line; paths as they were given."""
+
+    assignments: tuple[str, ...] = ()
+    weights: str | None = None
+    input_shapes: tuple[str, ...] = ()
+    target: str | None = None
+    calibration_data: str | None = None
+    min_sqnr_db: float = 10.0
+
+
 class BaselineEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact that a baseline keeps, what it measured then, and how it is made anew: model as it was given, options
-    of its export by the names of edgeport.cli.export.make_request().
+    """An artifact that a baseline keeps, what it measured then, and how it is made anew: model as it was given, and the
+    options of its export.
     """
 
     model: str
-    options: dict[str, Any]
+    options: ExportOptions
     result: Result
     preprocessing: Preprocessing | None = None
 

@@ -40,7 +40,7 @@ import msgspec
 from edgeport import compare, display, files, measure, session
 from edgeport.compare import CANDIDATE, INCONCLUSIVE, PASS, REGRESSED, Values
 from edgeport.errors import EdgeportError
-from edgeport.records import Comparison, Criteria, Session
+from edgeport.records import Comparison, Criteria, ExportOptions, Session
 from edgeport.reports import View, as_markdown
 from edgeport.reports.rows import Table
 from edgeport.runner import local_runner
@@ -228,7 +228,7 @@ def exported(progress: Any) -> dict[str, measure.Artifact]:
     found = {}
     for name in ("build", "build_longer"):
         source = f"{Path(__file__)}:{name}"
-        found[name] = subjects.find_artifacts(source, "litert", "int8", {}, place.target, progress)[0][0]
+        found[name] = subjects.find_artifacts(source, "litert", "int8", ExportOptions(), place.target, progress)[0][0]
     return found
 
 

@@ -1,6 +1,5 @@
 """edgeport baseline save."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeport import catalog, display
-from edgeport.cli.history import branch_of_ci, check_database, keep
+from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
@@ -69,27 +68,22 @@ def save(
 
     Example: edgeport baseline save shufflenet_v2 net.py:build --device local -o baseline/
     """
-    from edgeport import baseline, files, origin
+    from edgeport import baseline, files
 
     files.writable_folder(output)
     baseline.kept(output)
-    if history:
-        check_database(database)
-    started = origin.here(branch=branch_of_ci(os.environ))
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     made: list[Any] = []
-    with display.steps(not quiet) as progress:
-        try:
-            for place in [find_place(name) for name in dict.fromkeys(device)]:
-                for model in dict.fromkeys(models):
-                    artifacts, folder = find_artifacts(model, runtime, precision, how, place.target, progress)
-                    shapes = shapes_of(input_shape, is_converted(model))
-                    with open_runner(place, progress) as runner:
-                        results = _measured(artifacts, place, num_threads, shapes, runner, progress, started)
-                    made += [(_entry(model, how, folder, r), a.path) for r, a in zip(results, artifacts, strict=True)]
-        finally:  # what was measured before something failed is kept all the same
-            if history:
-                keep([entry.result for entry, _ in made], database)
+    measured: list[Any] = []
+    with display.steps(not quiet) as progress, recorded(measured, history, database) as started:
+        for place in [find_place(name) for name in dict.fromkeys(device)]:
+            for model in dict.fromkeys(models):
+                artifacts, folder = find_artifacts(model, runtime, precision, how, place.target, progress)
+                shapes = shapes_of(input_shape, is_converted(model))
+                with open_runner(place, progress) as runner:
+                    results = _measured(artifacts, place, num_threads, shapes, runner, progress, started)
+                measured += results
+                made += [(_entry(model, how, folder, r), a.path) for r, a in zip(results, artifacts, strict=True)]
         baseline.save(output, made)
     for entry, _ in made:
         typer.echo(f"{entry.result.file}  {entry.result.runtime} on {entry.result.device}  {entry.result.sha256[:16]}")
@@ -113,7 +107,7 @@ def _measured(
     return measurement.results()
 
 
-def _entry(model: str, how: dict[str, Any], folder: Path, result: Any) -> Any:
+def _entry(model: str, how: Any, folder: Path, result: Any) -> Any:
     from edgeport.records import BaselineEntry
 
     return BaselineEntry(model=model, options=how, result=result, preprocessing=preprocessing_of(folder))

@@ -13,7 +13,7 @@ import typer
 from edgeport import display
 from edgeport.cli.baseline import preprocessing_of
 from edgeport.cli.checks import complain, deliver, destination_file, one_of
-from edgeport.cli.history import branch_of_ci, check_database, keep
+from edgeport.cli.history import recorded
 from edgeport.cli.options import Database, KeepHistory, Quiet, Strings, complete_device, complete_model
 from edgeport.cli.subjects import (
     Alpha,
@@ -81,7 +81,6 @@ def check(
     """
     from edgeport import baseline as store
     from edgeport import compare as rules
-    from edgeport import origin
     from edgeport.reports import verdicts
 
     one_of("--format", format, verdicts.FORMATS)
@@ -92,12 +91,9 @@ def check(
         accuracy_tolerance=share("--accuracy-tolerance", accuracy_tolerance) if eval_data else None,
     )
     destinations = [destination_file(path) for path in (output, summary, junit)]
-    if history:
-        check_database(database)
-    started = origin.here(branch=branch_of_ci(os.environ))
     samples = _labelled(eval_data)
     made: list[Any] = []
-    with display.steps(not quiet) as progress:
+    with display.steps(not quiet) as progress, recorded(made, history, database) as started:
         try:
             from edgeport import session
 
@@ -114,12 +110,8 @@ def check(
             tasks = [(s, s.settings(settings, num_threads)) for s in subjects]
             for name in dict.fromkeys(s.place.name for s in subjects):
                 _compare([t for t in tasks if t[0].place.name == name], len(tasks), samples, made, progress)
-        finally:  # what was decided before something failed is shown and kept all the same
-            try:
-                _report(made, format, depth, destinations)
-            finally:
-                if history:
-                    keep(made, database)
+        finally:  # what was decided before something failed is shown all the same
+            _report(made, format, depth, destinations)
     return rules.exit_code([rules.outcome(c) for c in made])
 
 
@@ -132,7 +124,7 @@ class Subject(msgspec.Struct, frozen=True):
     preprocessing: Any
 
     def settings(self, settings: Any, num_threads: int | None) -> Any:
-        shapes = shapes_of(self.entry.options.get("input_shapes", ()), is_converted(self.entry.model))
+        shapes = shapes_of(self.entry.options.input_shapes, is_converted(self.entry.model))
         threads = num_threads or self.entry.result.num_threads
         return msgspec.structs.replace(settings, num_threads=threads, cores=self.place.cores, input_shapes=shapes)
 
@@ -189,7 +181,7 @@ def _pair(entry: Any, before: Any, candidates: Sequence[Any]) -> Any:
     if after is None:
         there = ", ".join(" ".join(kind_of(a)) for a in candidates)
         raise EdgeportError(f"{entry.model}: the baseline has {' '.join(kind_of(before))}, now there is {there}")
-    name = " ".join([entry.model, *entry.options.get("assignments", ()), before.precision, before.runtime])
+    name = " ".join([entry.model, *entry.options.assignments, before.precision, before.runtime])
     return Pair(name, before, after, entry.result)
 
 

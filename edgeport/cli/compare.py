@@ -1,6 +1,5 @@
 """edgeport compare."""
 
-import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import typer
 
 from edgeport import display
 from edgeport.cli.checks import deliver, destination_file, one_of
-from edgeport.cli.history import branch_of_ci, check_database, keep
+from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
@@ -89,18 +88,15 @@ def compare(
     Example: edgeport compare old.tflite new.tflite --tolerance 1%
     """
     from edgeport import compare as rules
-    from edgeport import origin
     from edgeport.reports import View, verdicts
 
     one_of("--format", format, verdicts.FORMATS)
     by = rules.criteria(share("--tolerance", tolerance), None if effect is None else share("--effect", effect), alpha)
     destination = destination_file(output)
-    if history:
-        check_database(database)
     place = find_place(device)
-    started = origin.here(branch=branch_of_ci(os.environ))
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
-    with display.steps(not quiet) as progress:
+    made: list[Any] = []
+    with display.steps(not quiet) as progress, recorded(made, history, database) as started:
         sides = [find_artifacts(m, runtime, precision, how, place.target, progress)[0] for m in (baseline, candidate)]
         from edgeport import session
 
@@ -117,19 +113,14 @@ def compare(
             allow_emulated=allow_emulated,
             origin=started,
         )
-        made: list[Any] = []
         try:
             with open_runner(place, progress) as runner:
                 tasks = [(pair, settings) for pair in pairs]
                 session.compare_all(runner, tasks, len(tasks), made.append, progress)
-        finally:  # what was decided before something failed is shown and kept all the same
-            try:
-                if made:
-                    view = View(depth=depth, width=display.width(sys.stdout))
-                    deliver(verdicts.render(made, format, view), destination)
-            finally:
-                if history:
-                    keep(made, database)
+        finally:  # what was decided before something failed is shown all the same
+            if made:
+                view = View(depth=depth, width=display.width(sys.stdout))
+                deliver(verdicts.render(made, format, view), destination)
     return rules.exit_code([rules.outcome(c) for c in made])
 
 

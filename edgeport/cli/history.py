@@ -1,5 +1,6 @@
 """edgeport history, and how other commands keep their results in it."""
 
+import contextlib
 import os
 import re
 import sys
@@ -247,21 +248,26 @@ def _rendered(records: Sequence[Any], format: str, view: Any) -> str:
 # For other commands
 
 
-def check_database(database: str | None) -> None:
-    """Raises UsageError for what can be no database, before anything is measured."""
-    from edgeport import history
-
-    history.parse(_place(database))
-
-
-def keep(records: Sequence[Any], database: str | None) -> None:
-    """Adds results, or comparisons, to the history. Where that fails it says so, and writes them where they can be
-    added from later.
+@contextlib.contextmanager
+def recorded(records: Sequence[Any], wanted: bool, database: str | None) -> Iterator[Any]:
+    """When and on which commit the block began. What results, or comparisons, there are when it ends, however that
+    comes, are added to the history, if it is wanted. Raises UsageError for what can be no database, before the block.
     """
+    from edgeport import history, origin
+
+    if wanted:
+        history.parse(_place(database))
+    try:
+        yield origin.here(branch=branch_of_ci(os.environ))
+    finally:
+        if wanted and records:
+            _keep(records, database)
+
+
+def _keep(records: Sequence[Any], database: str | None) -> None:
+    """Where that fails it says so, and writes them where they can be added from later."""
     from edgeport.history import History
 
-    if not records:
-        return
     try:
         History(_place(database), create=True).add(records)
     except (EdgeportError, OSError) as e:

@@ -1,16 +1,15 @@
 """edgeport profile."""
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from edgeport import catalog, display
 from edgeport.cli.checks import deliver, destination_file, one_of
-from edgeport.cli.history import branch_of_ci, check_database, keep
+from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
@@ -92,7 +91,7 @@ def profile(
 
     Example: edgeport profile shufflenet_v2 --device rpi4 --device local --precision int8
     """
-    from edgeport import origin, reports
+    from edgeport import reports
     from edgeport.fleet import Conditions, Fleet, Job
     from edgeport.measure import Settings
     from edgeport.reports import View
@@ -103,9 +102,6 @@ def profile(
     places = [catalog.find_device(name) for name in dict.fromkeys(device)]
     destination = destination_file(output)
     conditions = Conditions(Access(wait, wheels), pin, allow_unstable)
-    if history:
-        check_database(database)
-    started = origin.here(branch=branch_of_ci(os.environ))
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     settings = Settings(
         num_runs=num_runs,
@@ -115,7 +111,8 @@ def profile(
         profile=ops,
         cool_down=cool_down,
     )
-    with display.steps(not quiet) as progress:
+    results: list[Any] = []
+    with display.steps(not quiet) as progress, recorded(results, history, database) as started:
         targets = dict.fromkeys(place.target for place in places)
         found = {t: tuple(find_artifacts(model, runtime, precision, how, t, progress)[0]) for t in targets}
         jobs = [
@@ -126,10 +123,6 @@ def profile(
         try:
             fleet.run()
         finally:  # what was measured before something failed is shown all the same
-            results = fleet.results()
+            results += fleet.results()
             view = View(by=by, depth=depth, top=top, width=display.width(sys.stdout))
-            try:
-                deliver(reports.render(results, format, view) if results else "", destination)
-            finally:
-                if history:
-                    keep(results, database)
+            deliver(reports.render(results, format, view) if results else "", destination)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from edgeport import catalog
@@ -12,6 +13,7 @@ from edgeport.cli.checks import listed, one_of
 from edgeport.cli.export import make_request
 from edgeport.cli.options import complete_device
 from edgeport.errors import UsageError
+from edgeport.records import ExportOptions
 
 Tolerance = Annotated[str, typer.Option(help="The slowdown that is no regression: 2% or 0.02.", metavar="SHARE")]
 Effect = Annotated[
@@ -76,24 +78,22 @@ def how_exported(
     target: str | None,
     calibration_data: Path | None,
     min_sqnr_db: float,
-) -> dict[str, Any]:
-    """The options of an export that were given, by their names in make_request(): what a baseline keeps of them."""
-    given = {
-        "assignments": list(set_),
-        "weights": str(weights) if weights else None,
-        "input_shapes": list(input_shape),
-        "target": target,
-        "calibration_data": str(calibration_data) if calibration_data else None,
-        "min_sqnr_db": min_sqnr_db,
-    }
-    return {name: value for name, value in given.items() if value is not None and value != []}
+) -> ExportOptions:
+    return ExportOptions(
+        assignments=tuple(set_),
+        weights=str(weights) if weights else None,
+        input_shapes=tuple(input_shape),
+        target=target,
+        calibration_data=str(calibration_data) if calibration_data else None,
+        min_sqnr_db=min_sqnr_db,
+    )
 
 
 def find_artifacts(
-    model: str, runtime: str | None, precision: str, how: dict[str, Any], target: str, progress: Any
+    model: str, runtime: str | None, precision: str, how: ExportOptions, target: str, progress: Any
 ) -> tuple[list[Any], Path]:
-    """The files to measure and the folder of their export, which has a manifest unless a file was given. how: see
-    how_exported(); target: of the device, for a model that is exported for it.
+    """The files to measure and the folder of their export, which has a manifest unless a file was given. target: of the
+    device, for a model that is exported for it and names no other.
     """
     precisions = listed("--precision", precision, ("fp32", "int8"))
     if is_converted(model):
@@ -104,7 +104,8 @@ def find_artifacts(
     from edgeport.export import bundle
     from edgeport.runner import local_runner
 
-    request = make_request(model, **{"target": target, **how}, formats=_formats(runtime), precisions=precision)
+    given = msgspec.structs.asdict(how) | {"target": how.target or target}
+    request = make_request(model, **given, formats=_formats(runtime), precisions=precision)
     folder = bundle.export_cached(request, local_runner(), progress)  # which verifies it here
     return _artifacts(folder, None, precisions), folder
 
