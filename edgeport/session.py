@@ -165,22 +165,21 @@ class _Comparing:
         number, criteria, start = len(self.sessions) + 1, self.settings.criteria, time.monotonic()
         changes: list[float] = []
         noises: list[float] = []
-        made = self._blocks(seed, options)
-        for block in made:
-            if stats.throttled(block.before, block.after, self.facts):  # by what the device says, never by its times
-                dropped.append(block)
-            else:
-                blocks.append(block)
-                changes.append(compare.change(block))
-                noises.append(compare.noise(block))
-            told, now = compare.Values(tuple(changes), tuple(noises)), time.monotonic()
-            self.progress.advanced(self.step, _note(number, told, criteria))
-            pace = (now - start) / (len(blocks) + len(dropped))
-            enough = number == 1 and len(blocks) >= compare.LOOKS[0]  # with less there is nothing to confirm
-            is_late = now >= (max(soonest, latest - CONFIRMING_BLOCKS * pace) if enough else latest)
-            if compare.is_over(told, criteria) or is_late or len(dropped) >= MOST_DROPPED:
-                break
-        made.close()
+        with contextlib.closing(self._blocks(seed, options)) as made:
+            for block in made:
+                if stats.throttled(block.before, block.after, self.facts):  # as the device says, never by its times
+                    dropped.append(block)
+                else:
+                    blocks.append(block)
+                    changes.append(compare.change(block))
+                    noises.append(compare.noise(block))
+                told, now = compare.Values(tuple(changes), tuple(noises)), time.monotonic()
+                self.progress.advanced(self.step, _note(number, told, criteria))
+                pace = (now - start) / (len(blocks) + len(dropped))
+                enough = number == 1 and len(blocks) >= compare.LOOKS[0]  # with less there is nothing to confirm
+                is_late = now >= (max(soonest, latest - CONFIRMING_BLOCKS * pace) if enough else latest)
+                if compare.is_over(told, criteria) or is_late or len(dropped) >= MOST_DROPPED:
+                    break
         self.sessions.append(Session(seed, tuple(blocks), tuple(dropped)))
 
     def _blocks(self, seed: int, options: dict[str, list[str]]) -> Generator[TimedBlock]:
