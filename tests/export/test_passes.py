@@ -243,6 +243,14 @@ def test_in_place_operators_on_memory_of_their_own_are_replaced(
     assert not any(name.split(".")[1].endswith("_") for name in left)
 
 
+def functional(network: nn.Module, x: Tensor) -> GraphModule:
+    """The captured network after the pass, whatever that changed."""
+    gm = exported(network, x)
+    make_functional.run(gm)
+    gm.recompile()
+    return gm
+
+
 def keeps_reading(y: Tensor) -> Tensor:
     z = y.relu_()
     return y + z
@@ -269,9 +277,7 @@ def test_in_place_operators_that_somebody_sees_keep_their_result(change: Callabl
     x = torch.randn(1, 3, 5, 5)
     network = InPlace(change).eval()
     expected = network(x)
-    gm = exported(network, x)
-    make_functional.run(gm)
-    gm.recompile()
+    gm = functional(network, x)
     assert relative_error(gm(x), expected) < EXACT
     assert expected.min() >= 0 or change is half_of_it, "the example does not tell in-place from functional"
 
@@ -312,9 +318,7 @@ def test_in_place_operator_after_an_inactive_dropout_keeps_its_result() -> None:
     x = torch.randn(1, 3, 5, 5)
     network = InPlace(after_dropout).eval()
     expected = network(x)
-    gm = exported(network, x)
-    make_functional.run(gm)
-    gm.recompile()
+    gm = functional(network, x)
     assert relative_error(gm(x), expected) < EXACT
 
 
@@ -336,9 +340,7 @@ class WiderOperand(nn.Module):
 
 def test_in_place_operator_keeps_the_type_of_what_it_overwrites() -> None:
     x = torch.randn(1, 3, 5, 5)
-    gm = exported(WiderOperand(), x)
-    make_functional.run(gm)
-    gm.recompile()
+    gm = functional(WiderOperand(), x)
     assert gm(x).dtype == torch.float32
 
 
@@ -349,9 +351,7 @@ def test_an_in_place_comparison_stays_a_float(change: Callable[[Tensor], Tensor]
     x = torch.randn(1, 3, 5, 5)
     network = InPlace(change).eval()
     expected = network(x)
-    gm = exported(network, x)
-    make_functional.run(gm)
-    gm.recompile()
+    gm = functional(network, x)
     found = gm(x)
     assert found.dtype == expected.dtype == torch.float32
     assert torch.equal(found, expected)
