@@ -244,11 +244,19 @@ def padded(
     source = node.args[0]
     assert isinstance(source, Node)
     data = lowering.ordered(source, NHWC)
-    if all(p == (0, 0) for p in pads):
-        return data, Padding.VALID
-    if list(pads) == [_same(n, r, s) for n, r, s in zip(shape_of(source)[2:], reach, stride, strict=True)]:
-        return data, Padding.SAME
+    own = own_padding(shape_of(source), pads, reach, stride)
+    if own is not None:
+        return data, own
     return pad_with(lowering, node, data, [(0, 0), (0, 0), *pads], shape_of(source), mirror=mirror), Padding.VALID
+
+
+def own_padding(
+    shape: Sequence[int], pads: Sequence[tuple[int, int]], reach: Sequence[int], stride: Sequence[int]
+) -> int | None:
+    """The padding of TFLite's operators that is this one. shape: PyTorch's, of the image."""
+    same = [_same(n, r, s) for n, r, s in zip(shape[2:], reach, stride, strict=True)]
+    found = [(Padding.VALID, [(0, 0), (0, 0)]), (Padding.SAME, same)]
+    return next((int(padding) for padding, wanted in found if list(pads) == wanted), None)
 
 
 def _same(size: int, reach: int, stride: int) -> tuple[int, int]:
@@ -460,12 +468,17 @@ def max_pool(lowering: Lowering, node: Node) -> Value:
     need_image(node)
     kernel = pair(node.args[1])
     stride = pair(argument(node, 2) or kernel)
-    if pair(argument(node, 4, [1])) != (1, 1) or argument(node, 5, False):
-        raise UnsupportedError("max pooling with dilation or ceil_mode")
-    pads = _pads(argument(node, 3, [0]), kernel)
+    if pair(argument(node, 4, [1])) != (1, 1):
+        raise UnsupportedError("max pooling with dilation")
+    source = node.args[0]
+    assert isinstance(source, Node)
+    pads = _reached(shape_of(source), shape_of(node), _pads(argument(node, 3, [0]), kernel), kernel, stride)
     # Minus infinity, PyTorch's padding, would ruin an int8 scale. Zeros do as well where nothing is negative, and are
-    # fast. The mirror image of what lies at the edge does always: each window that reaches it holds the original too.
-    data, padding = padded(lowering, node, pads, kernel, stride, mirror=not _never_negative(node.args[0]))
+    # fast. So does the mirror image of what lies at the edge, if each window that reaches it holds the original too.
+    mirror = not _never_negative(source) and own_padding(shape_of(source), pads, kernel, stride) is None
+    if mirror and any(2 * max(two) > reach for reach, two in zip(kernel, pads, strict=True)):
+        raise UnsupportedError("max pooling with windows of which most lies outside (ceil_mode)")
+    data, padding = padded(lowering, node, pads, kernel, stride, mirror)
     return lowering.emit(node, "MAX_POOL_2D", [data.tensor], shape_of(node), NHWC, _pool(kernel, stride, padding))
 
 
@@ -474,17 +487,34 @@ def average_pool(lowering: Lowering, node: Node) -> Value:
     need_image(node)
     kernel = pair(node.args[1])
     stride = pair(argument(node, 2) or kernel)
-    pads = _pads(argument(node, 3, [0]), kernel)
-    counts_pads = argument(node, 5, True)
-    if argument(node, 4, False) or argument(node, 6) is not None or (not counts_pads and pads != [(0, 0), (0, 0)]):
-        raise UnsupportedError("average pooling with ceil_mode, a divisor or uncounted padding")
     source = node.args[0]
     assert isinstance(source, Node)
-    data = lowering.ordered(source, NHWC)
-    if pads != [(0, 0), (0, 0)]:  # SAME would not count the padding
-        data = pad_with(lowering, node, data, [(0, 0), (0, 0), *pads], shape_of(source), 0.0)
-    options = _pool(kernel, stride, Padding.VALID)
-    return lowering.emit(node, "AVERAGE_POOL_2D", [data.tensor], shape_of(node), NHWC, options)
+    given = _pads(argument(node, 3, [0]), kernel)
+    pads = _reached(shape_of(source), shape_of(node), given, kernel, stride)
+    counts_pads = argument(node, 5, True) and given != [(0, 0), (0, 0)]
+    if argument(node, 6) is not None or (counts_pads and pads != given):
+        raise UnsupportedError("average pooling with a divisor, or with ceil_mode and counted padding")
+    if counts_pads:
+        data = pad_with(lowering, node, lowering.ordered(source, NHWC), [(0, 0), (0, 0), *pads], shape_of(source))
+        padding = Padding.VALID
+    else:  # nor does SAME count it
+        own = own_padding(shape_of(source), pads, kernel, stride)
+        if own is None:
+            raise UnsupportedError("average pooling with uncounted padding that is not TFLite's SAME")
+        data, padding = lowering.ordered(source, NHWC), own
+    return lowering.emit(node, "AVERAGE_POOL_2D", [data.tensor], shape_of(node), NHWC, _pool(kernel, stride, padding))
+
+
+def _reached(
+    image: Sequence[int],
+    pooled: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+) -> list[tuple[int, int]]:
+    """The padding with what windows reach beyond it in ceil_mode. image, pooled: PyTorch's shapes."""
+    axes = zip(image[2:], pooled[2:], pads, kernel, stride, strict=True)
+    return [(p, max((made - 1) * step + reach - n - p, q)) for n, made, (p, q), reach, step in axes]
 
 
 def _pool(kernel: Sequence[int], stride: Sequence[int], padding: int) -> tuple[str, dict[str, Any]]:

@@ -12,6 +12,9 @@ from edgeport.graph._nodes import infer
 FORMATS = ("onnx", "tflite")
 ORDER = 20
 
+aten = torch.ops.aten
+
+INACTIVE = (aten.dropout_.default, aten.feature_dropout_.default, aten.alpha_dropout_.default)
 LAYERS = ("batch_norm", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul")
 
 
@@ -25,7 +28,7 @@ def _replace(gm: GraphModule, node: Node) -> int:
     overwritten = node.args[0] if node.args else None
     if functional is None or not isinstance(overwritten, Node):
         return 0
-    if len(overwritten.users) != 1 or not _owns_its_memory(overwritten):
+    if not _writes_nothing(node) and (len(overwritten.users) != 1 or not _owns_its_memory(overwritten)):
         return 0
     target, node.target = node.target, functional
     made, wanted = infer(gm, node), node.meta["val"]
@@ -44,6 +47,11 @@ def _functional_form(target: object) -> torch._ops.OpOverload | None:
         return None
     packet = getattr(torch.ops.aten, name[:-1], None)
     return getattr(packet, target._overloadname, None) if packet else None
+
+
+def _writes_nothing(node: Node) -> bool:
+    """Whether it is a dropout out of training: that hands its input back, in place or not."""
+    return node.target in INACTIVE and node.args[2] is False
 
 
 def _owns_its_memory(node: Node) -> bool:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,10 @@ REDUCING: dict[str, Callable[[Tensor], Tensor]] = {
     "max pool like SAME": lambda x: F.max_pool2d(x, 3, 1, padding=1),
     "max pool after sigmoid": lambda x: F.max_pool2d(torch.sigmoid(x), 2, 2, padding=1),
     "average pool": lambda x: F.avg_pool2d(x, 2),
+    "average pool like SAME, not counting around": lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
+    "average pool with ceil_mode, not counting around": lambda x: F.avg_pool2d(x[..., :5, :], 2, 2, 0, True, False),
+    "max pool with ceil_mode, as many windows as without": lambda x: F.max_pool2d(x[..., :5, :], 3, 2, ceil_mode=True),
+    "max pool with ceil_mode, one window more": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
     "average pool with zeros around": lambda x: F.avg_pool2d(x, 3, 2, padding=1),
     "global average": lambda x: F.adaptive_avg_pool2d(x, 1),
     "adaptive average": lambda x: F.adaptive_avg_pool2d(x, (3, 1)),
@@ -168,6 +173,30 @@ REDUCING: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("functions", [ELEMENT_WISE, MOVING, REDUCING], ids=["element-wise", "moving", "reducing"])
 def test_each_operator(functions: dict[str, Callable[[Tensor], Tensor]], tmp_path: Path) -> None:
     check(Each(functions), 3 * torch.randn(4, 1, 4, 6, 5), folder=tmp_path, names=tuple(functions))
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 8])
+def test_pools_of_any_windows_are_right_or_refused(size: int, tmp_path: Path) -> None:
+    windows = [(k, s, p) for k in (2, 3, 4, 5) for s in (1, 2, 3) for p in range(k // 2 + 1) if k <= size + 2 * p]
+    given = {
+        f"{kind.__name__} {k=} {s=} {p=} {options}": partial(kind, kernel_size=k, stride=s, padding=p, **options)
+        for k, s, p in windows
+        for kind, options in [(F.max_pool2d, {}), (F.avg_pool2d, {}), (F.avg_pool2d, {"count_include_pad": False})]
+        for options in [options, {**options, "ceil_mode": True}]
+    }
+    x = 3 * torch.randn(4, 1, 2, size, size)
+    can = {name: function for name, function in given.items() if is_known(Each({name: function}), x[0])}
+    assert len(can) > len(given) / 2
+    check(Each(can), x, folder=tmp_path, names=tuple(can))
+
+
+def is_known(network: nn.Module, x: Tensor) -> bool:
+    captured = capture.capture(network, (x,))
+    try:
+        Lowering(captured.graph).run(captured.input_names, captured.output_names)
+    except UnsupportedError:
+        return False
+    return True
 
 
 class Shapes(nn.Module):
@@ -327,10 +356,11 @@ def test_unknown_operator_is_named_with_its_module() -> None:
 @pytest.mark.parametrize(
     "network",
     [
-        nn.MaxPool2d(2, ceil_mode=True),
+        nn.MaxPool2d(3, 6, ceil_mode=True),
         nn.MaxPool2d(2, dilation=2),
-        nn.AvgPool2d(2, ceil_mode=True),
-        nn.AvgPool2d(3, padding=1, count_include_pad=False),
+        nn.AvgPool2d(4, 2, padding=1, ceil_mode=True),
+        nn.AvgPool2d(5, padding=1, count_include_pad=False),
+        nn.AvgPool2d(2, divisor_override=3),
         nn.AdaptiveAvgPool2d(4),
         nn.Hardtanh(-1, 1),
         nn.ReflectionPad2d(1),

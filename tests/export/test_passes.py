@@ -322,6 +322,17 @@ def test_in_place_operator_after_an_inactive_dropout_keeps_its_result() -> None:
     assert relative_error(gm(x), expected) < EXACT
 
 
+def test_inactive_dropouts_in_place_become_functional() -> None:
+    """As torchvision's EfficientNet and MobileNetV3 end: on a view of what was pooled."""
+    x = torch.randn(1, 3, 5, 5)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.AvgPool2d(5), nn.Flatten(), nn.Dropout(inplace=True), nn.Linear(4, 2)
+    )
+    gm = functional(network.eval(), x)
+    assert not any(str(node.target).endswith("_.default") for node in gm.graph.nodes)
+    assert relative_error(gm(x), network(x)) < EXACT
+
+
 class WiderOperand(nn.Module):
     """y *= mask gives float32, y * mask would give float64."""
 
