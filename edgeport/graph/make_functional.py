@@ -1,7 +1,7 @@
 """Turns in-place operators into their functional forms where nobody can tell: relu_ into relu.
 
-An in-place operator overwrites its input, so the forms agree only when nothing reads that input
-(or a view of it) later.
+An in-place operator overwrites memory, so the forms agree only when that memory is neither an input's nor a
+parameter's, and nothing reads it afterwards under another name: what was overwritten, or a view of the same memory.
 """
 
 import torch
@@ -12,23 +12,22 @@ from edgeport.graph._nodes import infer
 FORMATS = ("onnx", "tflite")
 ORDER = 20
 
-aten = torch.ops.aten
-
-INACTIVE = (aten.dropout_.default, aten.feature_dropout_.default, aten.alpha_dropout_.default)
 LAYERS = ("batch_norm", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul")
 
 
 def run(gm: GraphModule) -> int:
     """Returns how many operators it replaced."""
-    return sum(_replace(gm, node) for node in list(gm.graph.nodes) if node.op == "call_function")
+    place = {node: i for i, node in enumerate(gm.graph.nodes)}
+    return sum(_replace(gm, node, place) for node in place if node.op == "call_function")
 
 
-def _replace(gm: GraphModule, node: Node) -> int:
+def _replace(gm: GraphModule, node: Node, place: dict[Node, int]) -> int:
     functional = _functional_form(node.target)
     overwritten = node.args[0] if node.args else None
     if functional is None or not isinstance(overwritten, Node):
         return 0
-    if not _writes_nothing(node) and (len(overwritten.users) != 1 or not _owns_its_memory(overwritten)):
+    memory = _owner(overwritten)
+    if memory is None or any(place[user] > place[node] for user in _readers(memory, node)):
         return 0
     target, node.target = node.target, functional
     made, wanted = infer(gm, node), node.meta["val"]
@@ -36,6 +35,27 @@ def _replace(gm: GraphModule, node: Node) -> int:
         return 1
     node.target = target  # in place the result keeps the type of what it overwrites, whatever the operator would make
     return 0
+
+
+def _owner(node: Node) -> Node | None:
+    """Whose memory a tensor may lie in, if that is an operator's own."""
+    while not _owns_its_memory(node):
+        inputs = node.all_input_nodes if node.op == "call_function" else []
+        if len(inputs) != 1:
+            return None
+        node = inputs[0]
+    return node
+
+
+def _readers(memory: Node, overwriting: Node) -> set[Node]:
+    """All that read it, by whatever view, but for what reads the result of what overwrites it."""
+    found: set[Node] = set()
+    waiting = [memory]
+    while waiting:
+        fresh = set(waiting.pop().users) - found
+        found |= fresh
+        waiting += [user for user in fresh if user is not overwriting and not _owns_its_memory(user)]
+    return found
 
 
 def _functional_form(target: object) -> torch._ops.OpOverload | None:
@@ -47,11 +67,6 @@ def _functional_form(target: object) -> torch._ops.OpOverload | None:
         return None
     packet = getattr(torch.ops.aten, name[:-1], None)
     return getattr(packet, target._overloadname, None) if packet else None
-
-
-def _writes_nothing(node: Node) -> bool:
-    """Whether it is a dropout out of training: that hands its input back, in place or not."""
-    return node.target in INACTIVE and node.args[2] is False
 
 
 def _owns_its_memory(node: Node) -> bool:

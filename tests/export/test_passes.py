@@ -322,14 +322,35 @@ def test_in_place_operator_after_an_inactive_dropout_keeps_its_result() -> None:
     assert relative_error(gm(x), expected) < EXACT
 
 
-def test_inactive_dropouts_in_place_become_functional() -> None:
-    """As torchvision's EfficientNet and MobileNetV3 end: on a view of what was pooled."""
+IN_PLACE_ON_VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "dropout of a view": lambda y: F.dropout(torch.flatten(y, 1), training=False, inplace=True) * 2,
+    "sum of a slice": lambda y: y[:, :2].add_(1),
+    "after others have read": lambda y: y.mean() + y.view(-1).relu_(),
+}
+SEEN_BY_OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "the whole": lambda y: y[:, :2].add_(1).mean() + y,
+    "another view": lambda y: y.view(-1).relu_().mean() + y.permute(0, 2, 3, 1),
+    "what others wrote before": lambda y: y[:, :2].add_(y[:, 2:]).mul_(2).mean() + y,
+}
+
+
+@pytest.mark.parametrize("change", IN_PLACE_ON_VIEWS.values(), ids=IN_PLACE_ON_VIEWS)
+def test_in_place_operators_on_views_that_nobody_else_reads_become_functional(
+    change: Callable[[Tensor], Tensor],
+) -> None:
     x = torch.randn(1, 3, 5, 5)
-    network = nn.Sequential(
-        nn.Conv2d(3, 4, 1), nn.AvgPool2d(5), nn.Flatten(), nn.Dropout(inplace=True), nn.Linear(4, 2)
-    )
-    gm = functional(network.eval(), x)
-    assert not any(str(node.target).endswith("_.default") for node in gm.graph.nodes)
+    network = InPlace(change).eval()
+    gm = functional(network, x)
+    assert not any("_." in target.removeprefix("aten.") for target in targets(gm))
+    assert relative_error(gm(x), network(x)) < EXACT
+
+
+@pytest.mark.parametrize("change", SEEN_BY_OTHERS.values(), ids=SEEN_BY_OTHERS)
+def test_in_place_operators_that_others_see_keep_their_results(change: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(1, 3, 5, 5)
+    network = InPlace(change).eval()
+    gm = functional(network, x)
+    assert any("_." in target.removeprefix("aten.") for target in targets(gm))
     assert relative_error(gm(x), network(x)) < EXACT
 
 
