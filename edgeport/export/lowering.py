@@ -396,6 +396,13 @@ def hardsigmoid(lowering: Lowering, node: Node) -> Value:
     return lowering.emit(node, "MUL", [shifted.tensor, sixth], shape, value.order, ("Mul", {}))
 
 
+@lowers(aten.gelu.default)
+def gelu(lowering: Lowering, node: Node) -> Value:
+    value = lowering.value(node.args[0])
+    options = ("Gelu", {"approximate": node.kwargs.get("approximate") == "tanh"})
+    return lowering.emit(node, "GELU", [value.tensor], shape_of(node), value.order, options)
+
+
 @lowers(aten.leaky_relu.default)
 def leaky_relu(lowering: Lowering, node: Node) -> Value:
     value = lowering.value(node.args[0])

@@ -1,6 +1,7 @@
 """A float ONNX model -> int8 by ONNX Runtime's quantizer: QDQ, weights int8 per channel, activations by target."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from edgeport.records import Quantized
 
 # What ONNX Runtime's kernels want as activations: VNNI multiplies unsigned by signed bytes, sdot signed by signed.
 ACTIVATIONS = {"x86": QuantType.QUInt8, "arm": QuantType.QInt8}
+BIAS = 2  # which input it is
+WITH_BIAS = ("Conv", "ConvTranspose", "Gemm", "LayerNormalization", "InstanceNormalization", "BatchNormalization")
 ACTIVATION_KINDS = ("Relu", "Clip")
 MOST_COUNTED = np.iinfo(np.int32).max
 
@@ -46,6 +49,7 @@ class OnnxFile:
     def __init__(self, model: onnx.ModelProto, path: Path, job: Job) -> None:
         self._model, self._path, self._job = model, path, job
         self._source = path.with_name("source.onnx")
+        _unshare_biases(model.graph)
         onnx.save(model, self._source)
         self.graph = formats.read(self._source)
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -203,6 +207,18 @@ def _options() -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = 1  # another converter has the other cores
     options.log_severity_level = 3
     return options
+
+
+def _unshare_biases(graph: onnx.GraphProto) -> None:
+    """Gives each layer a bias of its own: it is counted in the layer's steps, and equal constants have become one."""
+    readers = Counter(name for node in graph.node for name in node.input)
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        bias = node.input[BIAS] if node.op_type in WITH_BIAS and len(node.input) > BIAS else ""
+        if bias in constants and readers[bias] > 1:
+            node.input[BIAS] = f"{node.name}/bias"
+            graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(constants[bias]), node.input[BIAS]))
+            readers[bias] -= 1
 
 
 def _leave_answers(graph: onnx.GraphProto) -> None:

@@ -110,6 +110,8 @@ ELEMENT_WISE: dict[str, Callable[[Tensor], Tensor]] = {
     "hardswish": F.hardswish,
     "hardsigmoid": F.hardsigmoid,
     "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
     "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
     "exp": torch.exp,
     "sqrt": lambda x: x.abs().sqrt(),
@@ -178,11 +180,14 @@ def test_each_operator(functions: dict[str, Callable[[Tensor], Tensor]], tmp_pat
 @pytest.mark.parametrize("size", [4, 5, 7, 8])
 def test_pools_of_any_windows_are_right_or_refused(size: int, tmp_path: Path) -> None:
     windows = [(k, s, p) for k in (2, 3, 4, 5) for s in (1, 2, 3) for p in range(k // 2 + 1) if k <= size + 2 * p]
-    given = {
-        f"{kind.__name__} {k=} {s=} {p=} {options}": partial(kind, kernel_size=k, stride=s, padding=p, **options)
+    pools: list[tuple[Callable[..., Tensor], dict[str, bool]]] = [
+        *[(F.max_pool2d, {"ceil_mode": ceil}) for ceil in (False, True)],
+        *[(F.avg_pool2d, {"ceil_mode": c, "count_include_pad": p}) for c in (False, True) for p in (False, True)],
+    ]
+    given: dict[str, Callable[[Tensor], Tensor]] = {
+        f"{pool.__name__}({k}, {s}, {p}) {options}": partial(pool, kernel_size=k, stride=s, padding=p, **options)
         for k, s, p in windows
-        for kind, options in [(F.max_pool2d, {}), (F.avg_pool2d, {}), (F.avg_pool2d, {"count_include_pad": False})]
-        for options in [options, {**options, "ceil_mode": True}]
+        for pool, options in pools
     }
     x = 3 * torch.randn(4, 1, 2, size, size)
     can = {name: function for name, function in given.items() if is_known(Each({name: function}), x[0])}

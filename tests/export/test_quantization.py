@@ -103,6 +103,29 @@ class Shapes(nn.Module):
         return torch.softmax(scores, 1), scores, first
 
 
+class EqualConstants(nn.Module):
+    """Biases that are the same numbers, and so one constant in an ONNX file: of a norm, a sum and linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.first, self.second = nn.LayerNorm(6), nn.Linear(6, 6), nn.Linear(6, 6)
+        for layer in (self.first, self.second):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.first(self.norm(x)))
+        return x + y
+
+
+def test_equal_biases_of_several_kinds_of_layers_are_quantised(tmp_path: Path) -> None:
+    file, samples = opened("onnx", EqualConstants(), torch.randn(8, 1, 4, 6))
+    path = file.quantize(wanted(file, samples, 1.0), [])
+    with torch.no_grad():
+        expected = np.concatenate([row.ravel() for row in file.outputs(file._source, samples)])
+    found = np.concatenate([row.ravel() for row in file.outputs(path, samples)])
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
 def wanted(file: FloatFile, samples: Sequence[Sample], factor: float) -> dict[str, Range]:
     spreads = ranges.spreads(lambda: file.tensors(samples))
     found = {name: (factor * spread.low, factor * spread.high) for name, spread in spreads.items()}
