@@ -219,7 +219,7 @@ class _Session:
         self.progress.advanced(step, "verifying")
         outputs = verify.run_artifact(runner, path, self.samples.arrays)
         verification = verify.compare(self._reference, outputs)
-        bad = _objection(verification, precision, self.request.min_sqnr_db)
+        bad = _objection(verification, converted, self.request)
         if bad:
             self._fail(step, bad)
             return
@@ -355,16 +355,19 @@ def _tensor_infos(captured: Captured) -> list[TensorInfo]:
     return [TensorInfo(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in pairs]
 
 
-def _objection(verification: Verification, precision: str, min_sqnr_db: float) -> str | None:
+def _objection(verification: Verification, converted: Converted, request: Request) -> str | None:
     sqnr, error = verification.sqnr_db, verification.max_relative_error
     if not np.isfinite(error):
         return "its outputs are not finite where PyTorch's are"
-    if precision == "fp32" and error > FP32_RELATIVE_ERROR:
+    if converted.precision == "fp32" and error > FP32_RELATIVE_ERROR:
         return f"its outputs differ from PyTorch's by {error:.1e} of their largest, more than {FP32_RELATIVE_ERROR:.0e}"
-    if precision == "int8" and sqnr is not None and sqnr < min_sqnr_db:
+    if converted.precision == "int8" and sqnr is not None and sqnr < request.min_sqnr_db:
+        layers = converted.quantized.layers if converted.quantized else ()
+        lost = next((f", from {layer.module} on" for layer in layers if layer.sqnr_db < request.min_sqnr_db), "")
+        weights = "" if request.weights else "--weights (an untrained network's values may come to nothing), "
         return (
-            f"int8 loses too much: signal-to-noise ratio {sqnr:.1f} dB, below {min_sqnr_db:g} dB; give "
-            "--calibration-data that is like what the network will see, or lower --min-sqnr-db"
+            f"int8 loses too much{lost}: signal-to-noise ratio {sqnr:.1f} dB, below {request.min_sqnr_db:g} dB; give "
+            f"{weights}--calibration-data that is like what the network will see, or lower --min-sqnr-db"
         )
     return None
 

@@ -319,7 +319,9 @@ def test_weights_and_images_of_the_users_own(tmp_path: Path, here: Edgeport) -> 
 def test_int8_that_loses_too_much_is_refused_and_the_rest_is_written(tmp_path: Path, here: Edgeport) -> None:
     done = here("export", network("small"), "--formats=tflite", "--min-sqnr-db=90", "-o", tmp_path, code=3)
     assert "tflite int8" in done.err
+    assert "int8 loses too much, from 0 on: " in done.err
     assert "90 dB" in done.err
+    assert "--weights" in done.err
     assert "--calibration-data" in done.err
     assert {p.name for p in tmp_path.iterdir()} == {"small.fp32.tflite", *LEFTOVERS_ALLOWED}
     assert entries(tmp_path) == ["fp32.tflite"]
