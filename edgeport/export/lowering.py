@@ -5,6 +5,7 @@ does not need, and every operator carries its module's path in its name. What is
 """
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -75,15 +76,16 @@ class Lowering:
                 self.values[node] = RULES[node.target](self, node)
         results = self.gm.graph.output_node().args[0]
         assert isinstance(results, (tuple, list))
+        nodes = [node for node in results if isinstance(node, Node)]
+        answers = [(node, self.ordered(node, layout.channels_last(len(shape_of(node))))) for node in nodes]
+        shared = {tensor for tensor, n in Counter(value.tensor for _, value in answers).items() if n > 1}
+        shared |= {*inputs.values(), *(tensor for op in self.builder.subgraph.operators for tensor in op.inputs)}
         outputs: dict[str, int] = {}
-        for name, node in zip(output_names, results, strict=True):
-            value = self.ordered(node, layout.channels_last(len(shape_of(node))))
-            tensor = value.tensor
-            read = any(tensor in op.inputs for op in self.builder.subgraph.operators)
-            if read or tensor in inputs.values() or tensor in outputs.values():  # an output has a tensor of its own
-                sizes = self.sizes(self.builder.shape(tensor))
-                tensor = self.emit(node, "RESHAPE", [tensor, sizes], shape_of(node), value.order).tensor
-            outputs[name] = tensor
+        for name, (node, value) in zip(output_names, answers, strict=True):
+            outputs[name] = value.tensor
+            if value.tensor in shared:  # an output has a tensor of its own
+                sizes = self.sizes(self.builder.shape(value.tensor))
+                outputs[name] = self.emit(node, "RESHAPE", [value.tensor, sizes], shape_of(node), value.order).tensor
         return self.builder.finish(inputs, outputs)
 
     def _input(self, node: Node, name: str) -> Value:

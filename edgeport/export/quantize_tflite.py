@@ -92,6 +92,10 @@ class TfliteFile:
         if not self._job.int8_io:
             for edge in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
                 quantize.update_quantization_recipe(EVERYTHING, edge, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        # In integers a quotient has no digits left where the divisor varies, and a divisor of zero ends the run.
+        quantize.update_quantization_recipe(
+            EVERYTHING, qtyping.TFLOperationName.DIV, algorithm_key=AlgorithmName.NO_QUANTIZE
+        )
         for name in floats:
             quantize.update_quantization_recipe(
                 f"^{re.escape(name)}(;|$)",

@@ -75,7 +75,6 @@ def quantized(path: Path, captured: Captured, samples: Tensor) -> Path:
     return path.with_name("int8.tflite")
 
 
-@pytest.mark.xfail(strict=True, reason="int8 division of tensors loses all precision")
 @settings(few, max_examples=25, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 @given(network=networks(most_steps=4))
 def test_random_networks_survive_int8(network: Chain, tmp_path_factory: pytest.TempPathFactory) -> None:
