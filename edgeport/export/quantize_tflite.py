@@ -102,7 +102,7 @@ class TfliteFile:
                 qtyping.TFLOperationName.ALL_SUPPORTED,
                 algorithm_key=AlgorithmName.NO_QUANTIZE,
             )
-        ranges = {name.rpartition("#")[0]: self._extremes(name, *found[name]) for name in found}
+        ranges = {name.rpartition("#")[0]: _extremes(*found[name]) for name in found}
         made = quantize.quantize(ranges, enable_progress_report=False).quantized_model
         path = self._job.folder / "int8.tflite"
         path.write_bytes(made)
@@ -133,10 +133,6 @@ class TfliteFile:
         tensor = self._tensors[int(name.rpartition("#")[2])]
         return tensor, self._model.buffers[tensor.buffer]
 
-    def _extremes(self, name: str, low: float, high: float) -> dict[str, Array]:
-        shape = [1] * len(self.graph.tensors[name].shape or ())
-        return {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
-
     def _computed(self, data: bytes, samples: Sequence[Sample]) -> Iterator[Tensors]:
         """All tensors of numbers that are no constants, as real numbers, without a delegate that would hide them."""
         interpreter = Interpreter(
@@ -166,6 +162,11 @@ class TfliteFile:
             stored = np.clip(np.round(array / scale) + zero, limits.min, limits.max) if limits else array
             interpreter.set_tensor(details["index"], stored.astype(details["dtype"]))
         interpreter.invoke()
+
+
+def _extremes(low: float, high: float) -> dict[str, Array]:
+    """As the quantizer takes them. Of one axis, not of the tensor's: it gives them to constants of other ranks too."""
+    return {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
 
 
 def _real(array: Array, details: Mapping[str, Any]) -> Array:
