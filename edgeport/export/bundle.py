@@ -363,7 +363,8 @@ def _objection(verification: Verification, converted: Converted, request: Reques
         return f"its outputs differ from PyTorch's by {error:.1e} of their largest, more than {FP32_RELATIVE_ERROR:.0e}"
     if converted.precision == "int8" and sqnr is not None and sqnr < request.min_sqnr_db:
         layers = converted.quantized.layers if converted.quantized else ()
-        lost = next((f", from {layer.module} on" for layer in layers if layer.sqnr_db < request.min_sqnr_db), "")
+        first = next((layer for layer in layers if layer.sqnr_db < request.min_sqnr_db), None)
+        lost = f", from {first.module or first.name} on" if first else ""
         weights = "" if request.weights else "--weights (an untrained network's values may come to nothing), "
         return (
             f"int8 loses too much{lost}: signal-to-noise ratio {sqnr:.1f} dB, below {request.min_sqnr_db:g} dB; give "
