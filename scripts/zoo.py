@@ -1,12 +1,12 @@
 """Counts, measures and reports every published variant of the catalogue's networks.
 
     python scripts/zoo.py counts                                  # their list in README, with parameters and MAdds
-    python scripts/zoo.py measure [--only GLOB] [-o FOLDER]       # exports and profiles each, some 30 s a variant
+    python scripts/zoo.py measure [--only GLOB] [-o FOLDER]       # exports and measures each, some 50 s a variant
     python scripts/zoo.py report [FOLDER]                         # docs/zoo.md and docs/zoo.svg from what was measured
 
 measure keeps each variant's result in a folder of its own as soon as it has it, and leaves alone what is kept already:
-run again, it goes on where it was interrupted. --again profiles all that is there once more, some 8 s a variant, which
-suits a machine that others use: export at any time, profile when it is quiet. All of them take 1.5 GB.
+run again, it goes on where it was interrupted. --again measures all that is there once more, some 25 s a variant, which
+suits a machine that others use: export at any time, measure when it is quiet. All of them take 1.5 GB.
 A variant that fails does not stop the others; the exit code is then 1.
 """
 
@@ -26,13 +26,15 @@ import zoo_figure
 import zoo_report
 from zoo_report import CONFIGURATIONS, Kept
 
-from edgeport import analysis, catalog, chatter, files
+from edgeport import analysis, catalog, chatter, files, speedup
 from edgeport.errors import EdgeportError
 from edgeport.export import capture
 from edgeport.export.manifest import read_manifest
+from edgeport.progress import Silent
 from edgeport.records import Variant
 from edgeport.reports import View, as_markdown
 from edgeport.reports.rows import Table
+from edgeport.runner import local_runner
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -200,8 +202,11 @@ def profile(folder: Path) -> str:
     start = time.monotonic()
     edgeport("profile", folder, "--format=json", "-o", folder / zoo_report.PROFILES)
     found = zoo_report.profiles(folder)
+    speedups = speedup.find(read_manifest(folder), folder, local_runner(), Silent())
+    files.write_text(folder / zoo_report.SPEEDUPS, msgspec.json.encode(speedups).decode() + "\n")
     latencies = ", ".join(f"{' '.join(key)} {p.latency_ms.median:.2f} ms" for key, p in found.items())
-    return f"profile {time.monotonic() - start:.0f} s: {latencies}"
+    ratios = ", ".join(f"{s.runtime} int8 / fp32 {s.ratio.value:.2f}" for s in speedups)
+    return f"profile {time.monotonic() - start:.0f} s: {latencies}; by turns: {ratios}"
 
 
 def keep(folder: Path, kept: Kept) -> None:

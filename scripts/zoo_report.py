@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,9 @@ from edgeport.formats import Graph, Node
 from edgeport.records import Manifest, Verification
 from edgeport.reports import View, as_markdown
 from edgeport.reports.rows import Table
+from edgeport.speedup import Speedup
 
-KEPT, PROFILES = "variant.json", "profile.json"  # beside an export's own files
+KEPT, PROFILES, SPEEDUPS = "variant.json", "profile.json", "int8_by_fp32.json"  # beside an export's own files
 Configuration = tuple[str, str]  # runtime, precision
 CONFIGURATIONS: tuple[Configuration, ...] = (
     ("litert", "fp32"),
@@ -31,6 +32,7 @@ FORMATS = {"tflite": "TFLite", "onnx": "ONNX"}
 CONVERSIONS = ("quantize", "dequantize", "quantizelinear", "dequantizelinear")
 # "Equal MAdds": where ShuffleNetV1 and V2 at width 1.0 and MobileNetV1 at 0.5 lie.
 EQUAL, WITHIN = 145e6, 0.1
+MODULES_NAMED = 2  # of those that lose most in int8
 LEAST_ATTRIBUTED = 0.8  # of a run's time by its classes: where they tell less, something is wrong with the profile
 
 
@@ -94,6 +96,7 @@ class Measured(NamedTuple):
     manifest: Manifest
     profiles: dict[Configuration, Profile]
     floats: dict[str, Counter[str]]  # by format: kinds of the operators of the int8 file that work on floats
+    speedups: dict[str, Speedup]  # by runtime: int8 and fp32 by turns
 
     @property
     def name(self) -> str:
@@ -105,10 +108,6 @@ class Measured(NamedTuple):
 
     def ms(self, key: Configuration) -> float:
         return self.profiles[key].latency_ms.median
-
-    def gain(self, runtime: str) -> float:
-        """How many times as fast int8 is as fp32."""
-        return self.ms((runtime, "fp32")) / self.ms((runtime, "int8"))
 
     def verification(self, format: str) -> Verification:
         """Of the int8 file."""
@@ -123,7 +122,7 @@ def read(folder: Path) -> Measured:
         a.format: float_operators(formats.read(folder / a.file)) for a in manifest.artifacts if a.precision == "int8"
     }
     kept = msgspec.json.decode((folder / KEPT).read_bytes(), type=Kept)
-    return Measured(kept, manifest, profiles(folder), floats)
+    return Measured(kept, manifest, profiles(folder), floats, speedups(folder))
 
 
 def profiles(folder: Path) -> dict[Configuration, Profile]:
@@ -137,6 +136,17 @@ def profiles(folder: Path) -> dict[Configuration, Profile]:
         if attributed < LEAST_ATTRIBUTED:
             raise EdgeportError(f"{folder / PROFILES}: the classes of {' '.join(key)} make {attributed:.0%} of its run")
     return {key: found[key] for key in CONFIGURATIONS}
+
+
+def speedups(folder: Path) -> dict[str, Speedup]:
+    """Of both runtimes. Raises EdgeportError where one is missing."""
+    path = folder / SPEEDUPS
+    if not path.is_file():
+        raise EdgeportError(f"{path} is not there; measure it: scripts/zoo.py measure --again")
+    found = {s.runtime: s for s in msgspec.json.decode(path.read_bytes(), type=list[Speedup])}
+    if found.keys() != TITLES.keys():
+        raise EdgeportError(f"{path} has {sorted(found)}, not both of {sorted(TITLES)}")
+    return found
 
 
 def float_operators(graph: Graph) -> Counter[str]:
@@ -195,6 +205,7 @@ def page(measured: Sequence[Measured], published: int, figure: str) -> str:
         "## Circumstances\n",
         *circumstances(measured),
         *latencies(measured),
+        *not_faster(measured),
         *shares(measured),
         *agreement(measured),
         *floats(measured),
@@ -278,23 +289,57 @@ def distinct(values: Iterable[str], between: str = "; ") -> str:
 def latencies(measured: Sequence[Measured]) -> list[str]:
     header = ["variant", "params M", "MMAdds"]
     for title in TITLES.values():
-        header += [f"{title} fp32 ms", "int8 ms", "gain"]
+        header += [f"{title} fp32 ms", "int8 ms", "int8 / fp32"]
     rows = []
     for m in measured:
         row = [m.name, f"{m.kept.params / 1e6:.2f}", f"{m.madds / 1e6:.1f}"]
         for runtime in TITLES:
             times = [milliseconds(m.profiles[runtime, precision]) for precision in ("fp32", "int8")]
-            row += [*times, f"{m.gain(runtime):.2f}"]
+            row += [*times, ratio(m.speedups[runtime])]
         rows.append(tuple(row))
-    faster = [f"{sum(m.gain(r) > 1 for m in measured)} in {title}" for r, title in TITLES.items()]
+    found = " and ".join(map(how_many(measured), TITLES))
     return [
         "## Latency\n",
         paragraph(
-            f"""gain: fp32's time over int8's. Of the {len(measured)} variants, int8 is faster than fp32 for
-            {" and ".join(faster)}."""
+            f"""int8 / fp32: int8's time by fp32's with its 95% interval, both alive at once and run by turns in short
+            bursts; the milliseconds are of launches that nothing else was timed beside, and on a busy machine their
+            quotient is another. Of the {len(measured)} variants, int8 is {found}."""
         ),
         table("Median latency", header, rows, range(1, len(header))),
     ]
+
+
+def how_many(measured: Sequence[Measured]) -> Callable[[str], str]:
+    """Says of a runtime for how many variants int8 is faster there, and for how many it is not."""
+
+    def said(runtime: str) -> str:
+        ratios = [m.speedups[runtime].ratio for m in measured]
+        faster, slower = sum(r.high < 1 for r in ratios), sum(r.low > 1 for r in ratios)
+        open_ones = f", {n} not told apart" if (n := len(ratios) - faster - slower) else ""
+        return f"faster than fp32 for {faster} in {TITLES[runtime]} ({slower} slower{open_ones})"
+
+    return said
+
+
+def ratio(speedup: Speedup) -> str:
+    found = speedup.ratio
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def not_faster(measured: Sequence[Measured]) -> list[str]:
+    """The modules that are the reason, as edgeport export --explain names them."""
+    found = [(m, s) for m in measured for s in m.speedups.values() if not s.is_faster]
+    rows = [(m.name, TITLES[s.runtime], ratio(s), reasons(s)) for m, s in found]
+    header = ("variant", "runtime", "int8 / fp32", "what loses most: module, microseconds, what runs there in int8")
+    return [
+        "## Where int8 is not faster\n",
+        table("The modules that lose most", header, rows, (2,)) if rows else "It is everywhere.\n",
+    ]
+
+
+def reasons(speedup: Speedup) -> str:
+    named = [(r.change.module, r.change.us, r.operators) for r in speedup.reasons[:MODULES_NAMED]]
+    return "; ".join(f"{module}, {us:+.0f} us: {operators}" for module, us, operators in named)
 
 
 def milliseconds(profile: Profile) -> str:

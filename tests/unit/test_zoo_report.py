@@ -8,10 +8,13 @@ import msgspec
 import pytest
 from small_results import launch, op, profile, result
 
+from edgeport.breakdown import Change
 from edgeport.errors import EdgeportError
 from edgeport.formats import Graph, Node, Tensor
 from edgeport.records import SCHEMA, Artifact, Calibration, Manifest, Model, OpProfile, Verification
 from edgeport.reports import View, as_json
+from edgeport.speedup import Reason, Speedup
+from edgeport.stats import Estimate
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -61,8 +64,18 @@ def measured(tmp_path: Path) -> list[Measured]:
         write_profiles(tmp_path / name, {key: fp32 if key[1] == "fp32" else int8 for key in CONFIGURATIONS})
         kept = Kept(name, name.partition("-")[0], 1_500_000, madds, "2026-01-02")
         floats = {"tflite": Counter[str](), "onnx": Counter({"max": 8} if name == "small" else {})}
-        made.append(Measured(kept, manifest(name), zoo_report.profiles(tmp_path / name), floats))
+        (tmp_path / name / zoo_report.SPEEDUPS).write_bytes(msgspec.json.encode([*speedups(int8 / fp32).values()]))
+        found = zoo_report.profiles(tmp_path / name), floats, zoo_report.speedups(tmp_path / name)
+        made.append(Measured(kept, manifest(name), *found))
     return made
+
+
+def speedups(ratio: float) -> dict[str, Speedup]:
+    """The same in both runtimes, within 4%."""
+    names = ("act", "stem", "head") if ratio >= 1 else ()
+    reasons = tuple(Reason(Change(name, "", 1, 2, 100, 900 - n), "2 Max, Mul") for n, name in enumerate(names))
+    estimate = Estimate(0.96 * ratio, ratio, 1.04 * ratio)
+    return {runtime: Speedup(runtime, estimate, reasons) for runtime in zoo_report.TITLES}
 
 
 def rows(page: str, first: str) -> list[list[str]]:
@@ -88,15 +101,34 @@ def test_more_work_in_no_more_time_is_told_with_the_factor_in_work(measured: lis
 
 def test_a_variant_has_its_latencies_shares_and_agreement(measured: list[Measured]) -> None:
     latency, shares, agreement = rows(zoo_report.page(measured, 39, "zoo.svg"), "big-slow")
-    assert latency == ["big-slow", "1.50", "150.0", "10.00", "5.00", "2.00", "10.00", "5.00", "2.00"]
+    times = ["10.00", "5.00", "0.50 [0.48, 0.52]"]
+    assert latency == ["big-slow", "1.50", "150.0", *times, *times]
     assert shares == ["big-slow", *["50 / 10 / 10 / 20 / 5"] * 4]
     assert agreement == ["big-slow", "31.2", "75%", "31.2", "75%"]
 
 
 def test_it_is_said_whether_int8_is_faster_and_what_stays_float(measured: list[Measured]) -> None:
     page = zoo_report.page(measured, 39, "zoo.svg")
-    assert "Of the 3 variants, int8 is faster than fp32 for 2 in LiteRT and 2 in ONNX Runtime." in page
+    said = " ".join(page.split())
+    assert "3 variants, int8 is faster than fp32 for 2 in LiteRT (1 slower) and faster than fp32 for 2 in ONNX" in said
     assert rows(page, "small")[-1] == ["small", "ONNX", "8 max", "0", "0%"]
+
+
+def test_where_int8_is_not_faster_the_modules_that_lose_most_are_named(measured: list[Measured]) -> None:
+    page = zoo_report.page(measured, 39, "zoo.svg")
+    told = "act, +800 us: 2 Max, Mul; stem, +799 us: 2 Max, Mul"
+    assert rows(page, "small")[1:3] == [["small", t, "2.00 [1.92, 2.08]", told] for t in ("LiteRT", "ONNX Runtime")]
+    assert "It is everywhere" in zoo_report.page(measured[:2], 39, "zoo.svg")
+
+
+def test_a_difference_within_the_interval_is_no_difference(measured: list[Measured]) -> None:
+    page = zoo_report.page([*measured[:2], measured[2]._replace(speedups=speedups(1.02))], 39, "zoo.svg")
+    assert "for 2 in LiteRT (0 slower, 1 not told apart)" in " ".join(page.split())
+
+
+def test_results_from_before_it_was_measured_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(EdgeportError, match="measure --again"):
+        zoo_report.speedups(tmp_path)
 
 
 def test_micronets_int8_is_told_of_by_itself(measured: list[Measured]) -> None:
