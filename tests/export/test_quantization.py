@@ -126,6 +126,27 @@ def test_equal_biases_of_several_kinds_of_layers_are_quantised(tmp_path: Path) -
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
+class Shuffling(nn.Module):
+    """Groups of channels turned, as tensors of five axes between ones of four; padding by a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        groups = y.view(1, 2, 4, *y.shape[2:])
+        turned = torch.cat((groups[:, 1:], groups[:, :1]), 1).reshape(y.shape)
+        made: Tensor = self.last(F.pad(turned, (1, 0), value=0.5))
+        return made
+
+
+def test_tflite_requantises_nothing_that_is_only_moved() -> None:
+    file, samples = opened("tflite", Shuffling(), torch.randn(8, 1, 3, 6, 6))
+    made = formats.read(file.quantize(wanted(file, samples, 1.0), []))
+    assert sum(node.kind == "QUANTIZE" for node in made.nodes) == 1  # the input
+
+
 def wanted(file: FloatFile, samples: Sequence[Sample], factor: float) -> dict[str, Range]:
     spreads = ranges.spreads(lambda: file.tensors(samples))
     found = {name: (factor * spread.low, factor * spread.high) for name, spread in spreads.items()}
