@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -297,7 +297,7 @@ def latencies(measured: Sequence[Measured]) -> list[str]:
             times = [milliseconds(m.profiles[runtime, precision]) for precision in ("fp32", "int8")]
             row += [*times, ratio(m.speedups[runtime])]
         rows.append(tuple(row))
-    found = " and ".join(map(how_many(measured), TITLES))
+    found = " and ".join(how_many(measured, runtime) for runtime in TITLES)
     return [
         "## Latency\n",
         paragraph(
@@ -309,16 +309,12 @@ def latencies(measured: Sequence[Measured]) -> list[str]:
     ]
 
 
-def how_many(measured: Sequence[Measured]) -> Callable[[str], str]:
-    """Says of a runtime for how many variants int8 is faster there, and for how many it is not."""
-
-    def said(runtime: str) -> str:
-        ratios = [m.speedups[runtime].ratio for m in measured]
-        faster, slower = sum(r.high < 1 for r in ratios), sum(r.low > 1 for r in ratios)
-        open_ones = f", {n} not told apart" if (n := len(ratios) - faster - slower) else ""
-        return f"faster than fp32 for {faster} in {TITLES[runtime]} ({slower} slower{open_ones})"
-
-    return said
+def how_many(measured: Sequence[Measured], runtime: str) -> str:
+    """For how many variants int8 is faster there, and for how many it is not."""
+    ratios = [m.speedups[runtime].ratio for m in measured]
+    faster, slower = sum(r.high < 1 for r in ratios), sum(r.low > 1 for r in ratios)
+    open_ones = f", {n} not told apart" if (n := len(ratios) - faster - slower) else ""
+    return f"faster than fp32 for {faster} in {TITLES[runtime]} ({slower} slower{open_ones})"
 
 
 def ratio(speedup: Speedup) -> str:
