@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 SCHEMA = 2
+MIN_SQNR_DB = 10.0  # of an int8 file's outputs, unless another is asked for
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -323,7 +324,7 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     input_shapes: tuple[str, ...] = ()
     target: str | None = None
     calibration_data: str | None = None
-    min_sqnr_db: float = 10.0
+    min_sqnr_db: float = MIN_SQNR_DB
 
 
 class BaselineEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ from edgeport.cli.subjects import (
     open_runner,
     shapes_of,
 )
+from edgeport.records import MIN_SQNR_DB
 
 app = typer.Typer(name="baseline", help="Keep what later states are held against (edgeport check).")
 
@@ -58,7 +59,7 @@ def save(
     input_shape: InputShape = [],  # noqa: B006
     target: Target = None,
     calibration_data: Calibration = None,
-    min_sqnr_db: MinSqnr = 10.0,
+    min_sqnr_db: MinSqnr = MIN_SQNR_DB,
     history: KeepHistory = True,
     database: Database = None,
     quiet: Quiet = False,

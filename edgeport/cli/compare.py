@@ -45,6 +45,7 @@ from edgeport.cli.subjects import (
     share,
 )
 from edgeport.errors import UsageError
+from edgeport.records import MIN_SQNR_DB
 
 KINDS = "A model as for export, a .onnx or .tflite file, or an export's folder"
 
@@ -73,7 +74,7 @@ def compare(
     input_shape: InputShape = [],  # noqa: B006
     target: Target = None,
     calibration_data: Calibration = None,
-    min_sqnr_db: MinSqnr = 10.0,
+    min_sqnr_db: MinSqnr = MIN_SQNR_DB,
     allow_emulated: Emulated = False,
     history: KeepHistory = True,
     database: Database = None,

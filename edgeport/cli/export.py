@@ -24,6 +24,7 @@ from edgeport.cli.options import (
     Weights,
 )
 from edgeport.errors import UsageError
+from edgeport.records import MIN_SQNR_DB
 
 
 def export(
@@ -41,7 +42,7 @@ def export(
     calibration_data: Calibration = None,
     calibration_method: CalibrationMethod = "min-max",
     max_layers_float: MaxLayersFloat = 0,
-    min_sqnr_db: MinSqnr = 10.0,
+    min_sqnr_db: MinSqnr = MIN_SQNR_DB,
     name: Annotated[str | None, typer.Option(help="The files' name. Default: the model's.")] = None,
     optimize: Annotated[
         bool, typer.Option("--optimize/--no-optimize", help="Rewrite the graph for speed, exactly, or leave it be.")
@@ -105,7 +106,7 @@ def make_request(
     input_shapes: Sequence[str] = (),
     target: str | None = None,
     calibration_data: str | Path | None = None,
-    min_sqnr_db: float = 10.0,
+    min_sqnr_db: float = MIN_SQNR_DB,
     formats: str = "onnx,tflite",
     precisions: str = "fp32,int8",
     int8_io: bool = False,

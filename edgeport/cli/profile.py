@@ -36,6 +36,7 @@ from edgeport.cli.subjects import (
     shapes_of,
 )
 from edgeport.pinning import FORMS
+from edgeport.records import MIN_SQNR_DB
 
 
 def profile(
@@ -80,7 +81,7 @@ def profile(
     input_shape: InputShape = [],  # noqa: B006
     target: Target = None,
     calibration_data: Calibration = None,
-    min_sqnr_db: MinSqnr = 10.0,
+    min_sqnr_db: MinSqnr = MIN_SQNR_DB,
     history: KeepHistory = True,
     database: Database = None,
     quiet: Quiet = False,

@@ -27,7 +27,17 @@ from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
 from edgeport.export.job import Converted, Job
 from edgeport.export.manifest import MANIFEST, read_manifest
 from edgeport.progress import Progress
-from edgeport.records import SCHEMA, Artifact, Manifest, Model, Preprocessing, Rewrite, TensorInfo, Verification
+from edgeport.records import (
+    MIN_SQNR_DB,
+    SCHEMA,
+    Artifact,
+    Manifest,
+    Model,
+    Preprocessing,
+    Rewrite,
+    TensorInfo,
+    Verification,
+)
 from edgeport.runner import Runner
 
 LOG = "export.log"
@@ -54,7 +64,7 @@ class Request(msgspec.Struct, frozen=True):
     target: str = "x86"
     int8_io: bool = False
     calibration_data: Path | None = None
-    min_sqnr_db: float = 10.0
+    min_sqnr_db: float = MIN_SQNR_DB
     optimize: bool = True
     calibration_method: str = "min-max"
     max_layers_float: int = 0
