@@ -54,8 +54,24 @@ class TensorInfo(msgspec.Struct, frozen=True):
     quantization: Quantization | None = None
 
 
+class PieceVerification(msgspec.Struct, frozen=True):
+    """One output, or one of the pieces that the network joins last in it, against PyTorch's.
+
+    piece: where it lies in the output, such as "[:, 0:4]", or the operator that made it; "" for a whole output. Errors
+    and ratio as in Verification, relative to this piece's own values.
+    """
+
+    output: str
+    piece: str
+    max_absolute_error: float
+    max_relative_error: float
+    sqnr_db: float | None
+
+
 class Verification(msgspec.Struct, frozen=True):
-    """An artifact's outputs against PyTorch's on the same samples, over all outputs.
+    """An artifact's outputs against PyTorch's on the same samples, over all outputs, and piece by piece.
+
+    held_back: no range and no choice was made by these samples.
 
     max_relative_error: largest absolute difference over the largest absolute value of PyTorch's output.
     sqnr_db: 10 log10(sum of squares of PyTorch's outputs / sum of squares of the differences); None if equal.
@@ -67,6 +83,8 @@ class Verification(msgspec.Struct, frozen=True):
     max_relative_error: float
     sqnr_db: float | None
     top1_agreement: float
+    held_back: bool = False
+    pieces: tuple[PieceVerification, ...] = ()
 
 
 class LayerNoise(msgspec.Struct, frozen=True):
@@ -102,7 +120,10 @@ class Quantized(msgspec.Struct, frozen=True):
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """One file of an export. quantized: of an int8 file."""
+    """One file of an export. verification: what it is judged by, on samples held back where there are enough.
+
+    quantized: of an int8 file. calibrated: its figures on the samples that its ranges were taken from.
+    """
 
     file: str
     format: str
@@ -114,6 +135,7 @@ class Artifact(msgspec.Struct, frozen=True):
     verification: Verification
     opset: int | None = None
     quantized: Quantized | None = None
+    calibrated: Verification | None = None
 
 
 class Calibration(msgspec.Struct, frozen=True):

@@ -20,11 +20,11 @@ from torch.utils import _pytree
 from edgeport import chatter, files, formats, graph
 from edgeport.catalog import Factory
 from edgeport.errors import EdgeportError, ExportError, ModelFileError
-from edgeport.export import cache, calibrate, capture, verify
+from edgeport.export import cache, calibrate, capture, pieces, verify
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
-from edgeport.export.job import Converted, Job
+from edgeport.export.job import PIECES, SAMPLES, Converted, Job
 from edgeport.export.manifest import MANIFEST, read_manifest
 from edgeport.progress import Progress
 from edgeport.records import (
@@ -136,6 +136,7 @@ class _Session:
         inputs = capture.example_inputs(request.factory, request.input_shapes)
         passes = None if request.optimize else graph.REQUIRED
         self.captured: Captured = capture.capture(network, inputs, passes)
+        self.pieces = pieces.of_outputs(self.captured.plain)
         # a network may know better than its file what it was trained with
         self.preprocessing = getattr(network, "PREPROCESSING", request.factory.preprocessing)
         self.samples: Samples = calibrate.load(
@@ -197,7 +198,8 @@ class _Session:
             max_layers_float=request.max_layers_float,
         )
         try:
-            np.savez(self.work / "samples.npz", **dict(zip(job.input_names, self.samples.arrays, strict=True)))  # type: ignore[arg-type]
+            np.savez(job.folder / SAMPLES, *self.samples.arrays)
+            np.savez(job.folder / PIECES, *(output.labels for output in self.pieces))
         except OSError as e:
             raise ExportError(f"cannot write to {self.folder}: {files.reason(e)}") from e
         return job

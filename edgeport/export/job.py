@@ -5,12 +5,20 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeport.records import Quantized
 
+Array = NDArray[Any]
+SAMPLES, PIECES = "samples.npz", "pieces.npz"
+
 
 class Job(msgspec.Struct, frozen=True):
-    """directory holds graph.pt2 and samples.npz, and receives the converter's files."""
+    """directory holds graph.pt2, SAMPLES and PIECES, and receives the converter's files.
+
+    groups: of each sample the number of the photo that it is a view of; views of one photo are never held against each
+    other. Empty where every sample is its own.
+    """
 
     directory: str
     precisions: tuple[str, ...]
@@ -21,6 +29,7 @@ class Job(msgspec.Struct, frozen=True):
     optimize: bool = True
     method: str = "min-max"
     max_layers_float: int = 0
+    groups: tuple[int, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -30,10 +39,18 @@ class Job(msgspec.Struct, frozen=True):
     def graph(self) -> Path:
         return self.folder / "graph.pt2"
 
-    def samples(self) -> list[np.ndarray[Any, Any]]:
+    def samples(self) -> list[Array]:
         """One array an input, (samples, *shape)."""
-        with np.load(self.folder / "samples.npz") as archive:
-            return [archive[name] for name in self.input_names]
+        return _arrays(self.folder / SAMPLES)
+
+    def pieces(self) -> dict[str, Array]:
+        """Of each output, by name, the number of the piece that each element belongs to, in PyTorch's shape."""
+        return dict(zip(self.output_names, _arrays(self.folder / PIECES), strict=True))
+
+
+def _arrays(path: Path) -> list[Array]:
+    with np.load(path) as archive:
+        return [archive[name] for name in archive.files]
 
 
 class Converted(msgspec.Struct, frozen=True):
