@@ -125,7 +125,7 @@ class Quantized(msgspec.Struct, frozen=True):
     them. tried: signal-to-noise ratio of the worst piece of the outputs for them, in dB, by method, by bound on what
     shared ranges may cost, and by change of the constants, in the order of trying. changes: those made.
 
-    joins: where ranges are shared. float_joins: operators that join pieces of outputs in float, since their ranges are
+    joins: where ranges are shared. float_joins: operators that join and move pieces in float, since their ranges are
     unlike.
     """
 

@@ -20,15 +20,17 @@ from edgeport.formats.names import module_of
 from edgeport.records import JoinedRange
 
 JOINS = ("concat", "concatenation", "pack")
+CUTS = ("split", "splitv", "slice", "stridedslice", "unpack", "gather")
 MOVES = (
-    *("split", "splitv", "slice", "stridedslice", "pad", "maxpool", "maxpool2d"),
-    *("reshape", "transpose", "squeeze", "unsqueeze", "expanddims", "flatten", "identity", "gather", "unpack"),
+    *(*CUTS, "pad", "maxpool", "maxpool2d"),
+    *("reshape", "transpose", "squeeze", "unsqueeze", "expanddims", "flatten", "identity"),
     *("depthtospace", "spacetodepth", "tile", "mirrorpad"),
 )
 # What changes every element in its place, so that pieces stay where they are.
 ELEMENTWISE = ("add", "sub", "mul", "div", "neg", "exp", "sigmoid", "logistic", "tanh", "relu", "relu6", "clip", "abs")
 UNBOUNDED_DB = math.inf
 UNLIKE_DB = 1.0  # pieces of an output's last join whose ranges differ by more are joined in float
+CUT_APART_DB = 6.0  # and pieces of a join within a network that are cut apart again
 ROUNDING_DB = 0.5  # that a range may grow by being counted in bins
 EVERYTHING: Range = (-math.inf, math.inf)
 
@@ -40,19 +42,28 @@ class Plan(msgspec.Struct, frozen=True):
     joins: tuple[JoinedRange, ...] = ()
 
 
-def plan(
-    graph: Graph,
-    ranges: Mapping[str, Range],
-    limits: Mapping[str, Range] | None = None,
-    most_db: float = UNBOUNDED_DB,
-) -> Plan:
+class Rules(msgspec.Struct, frozen=True):
+    """What a plan keeps to.
+
+    outputs: tensors that the network answers with. limits: what the range of a tensor must not leave, because an
+    activation is left to it. floats: names of operators that are not quantised, and so share nothing.
+    """
+
+    outputs: Sequence[str] = ()
+    limits: Mapping[str, Range] = {}
+    floats: Sequence[str] = ()
+
+
+def plan(graph: Graph, ranges: Mapping[str, Range], rules: Rules, most_db: float = UNBOUNDED_DB) -> Plan:
     """One range for what is moved, and for what is joined where that costs at most most_db.
 
-    ranges: measured, by tensor; limits: what the range of a tensor must not leave, because an activation is left to it.
+    ranges: measured, by tensor.
     """
-    groups = _Groups(ranges, limits or {}, _computed_with(graph))
-    joins = []
+    groups = _Groups(ranges, rules.limits, _computed_with(graph, rules.outputs))
+    joins, floats = [], set(rules.floats)
     for node in graph.nodes:
+        if node.name in floats:
+            continue
         sources, results = ([n for n in names if n in ranges] for names in (node.inputs, node.outputs))
         if not sources or not results or plain(node.kind) not in (*JOINS, *MOVES):
             continue
@@ -70,10 +81,10 @@ def _adds_values(sources: Sequence[str], results: Sequence[str], ranges: Mapping
     return steps_db(widest([before, after]), before) > ROUNDING_DB
 
 
-def _computed_with(graph: Graph) -> set[str]:
+def _computed_with(graph: Graph, outputs: Sequence[str]) -> set[str]:
     """Tensors that somebody computes with: operators that do not only move them, and whoever uses the network."""
     readers = (node for node in graph.nodes if plain(node.kind) not in (*JOINS, *MOVES))
-    return {name for node in readers for name in node.inputs} | {output.name for output in graph.outputs}
+    return {name for node in readers for name in node.inputs} | set(outputs)
 
 
 class _Group(msgspec.Struct):
@@ -161,13 +172,44 @@ def widest(spans: Iterable[Range]) -> Range:
     return min(lows), max(highs)
 
 
-def unlike_at_outputs(graph: Graph, ranges: Mapping[str, Range]) -> list[str]:
+def unlike_at_outputs(graph: Graph, outputs: Sequence[str], ranges: Mapping[str, Range]) -> list[str]:
     """Names of operators that stay in float, so that each piece of an output keeps steps of its own.
 
     They are the last join of an output whose pieces differ in range, the joins that feed it, and what lies between.
     """
-    outputs = _Outputs(graph)
-    return list(dict.fromkeys(name for output in graph.outputs for name in outputs.unlike(output.name, ranges)))
+    ends = _Outputs(graph)
+    return list(dict.fromkeys(name for output in outputs for name in ends.unlike(output, ranges)))
+
+
+def unlike_and_cut_apart(graph: Graph, ranges: Mapping[str, Range]) -> list[str]:
+    """Names of operators in float with which pieces of unlike ranges that meet only for a while keep their own steps.
+
+    They are joins of such pieces whose results are cut apart before anybody computes with them, and the moves between.
+    """
+    consumers, found = graph.consumers(), dict[str, None]()
+    for node in graph.nodes:
+        if plain(node.kind) in JOINS and _spread_db(node.inputs, ranges) > CUT_APART_DB:
+            region = _moved_on(node, consumers)
+            if any(plain(other.kind) in CUTS for other in region):
+                found |= dict.fromkeys(other.name for other in region)
+    return list(found)
+
+
+def _moved_on(node: Node, consumers: Mapping[str, Sequence[Node]]) -> list[Node]:
+    """The operator and all behind it that only move what it makes."""
+    region, waiting = dict[int, Node](), [node]
+    while waiting:
+        at = waiting.pop()
+        if at.index not in region and plain(at.kind) in (*JOINS, *MOVES):
+            region[at.index] = at
+            waiting += [reader for name in at.outputs for reader in consumers.get(name, [])]
+    return list(region.values())
+
+
+def _spread_db(pieces: Iterable[str], ranges: Mapping[str, Range]) -> float:
+    """By how much the steps of the piece of the widest range are larger than those of the narrowest."""
+    widths = [width(ranges[piece]) for piece in pieces if piece in ranges and width(ranges[piece])]
+    return 20 * math.log10(max(widths) / min(widths)) if widths else 0.0
 
 
 class _Outputs:
@@ -186,10 +228,7 @@ class _Outputs:
         if node is None:
             return []
         joined, pieces = self._joined(node)
-        spans = [ranges[piece] for piece in pieces if piece in ranges and width(ranges[piece])]
-        widths = [width(span) for span in spans]
-        unlike = bool(widths) and 20 * math.log10(max(widths) / min(widths)) > UNLIKE_DB
-        return [*behind, *joined] if unlike else []
+        return [*behind, *joined] if _spread_db(pieces, ranges) > UNLIKE_DB else []
 
     def _joined(self, node: Node) -> tuple[list[str], list[str]]:
         """Operators that join or move before this one, which is one too, and the tensors that they begin with."""

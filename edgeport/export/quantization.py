@@ -35,6 +35,7 @@ LARGEST_FACTOR = 16.0  # that a channel is scaled by
 # What a shared range may cost, in dB: the first is the quickest file; the last shares only where nothing is lost by it.
 BOUNDS_DB = (joins.UNBOUNDED_DB, 3.0, 0.0)
 NO_SHARING_DB = -1.0
+FLOAT_JOINS_GAIN_DB = 2.0  # less is not worth the time that moving floats takes
 MOST_TRIALS = 2  # layers tried in float for each that may stay so
 
 
@@ -102,6 +103,7 @@ def run(file: FloatFile, samples: Sequence[Sample], job: Job) -> Quantized:
     automatic = job.method == AUTO and search.can_judge
     methods = list(ranges.METHODS) if automatic else [_plain(job.method)]
     search.choose_bound(methods[0])
+    search.try_float_joins()
     search.choose_method(methods)
     for name, change in CHANGES.items() if automatic else ():
         search.try_change(name, change)
@@ -168,6 +170,7 @@ class _Search:
         self.tried: dict[str, float] = {}
         self.changes: list[str] = []
         self.left: list[FloatLayer] = []
+        self.cut_apart: list[str] = []
 
     def choose_bound(self, method: str) -> None:
         """Takes the largest bound on what shared ranges may cost that is as good as the best one."""
@@ -182,6 +185,16 @@ class _Search:
         best = max(scores.values())
         self.bound_db = next(bound for bound, score in scores.items() if score > best - GAIN_DB)
         self.tried |= {_bound_name(bound): score for bound, score in scores.items()}
+
+    def try_float_joins(self) -> None:
+        """Joins in float what is unlike and cut apart again, if the outputs gain much by it."""
+        names = joins.unlike_and_cut_apart(self.file.graph, self._ranges())
+        if not names:
+            return
+        before, self.cut_apart = self._judge(), names
+        self.tried["unlike pieces joined in float"] = self._judge()
+        if self.tried["unlike pieces joined in float"] < before + FLOAT_JOINS_GAIN_DB:
+            self.cut_apart = []
 
     def choose_method(self, methods: Sequence[str]) -> None:
         """Takes the method with the best signal-to-noise ratio on the samples held back."""
@@ -256,15 +269,20 @@ class _Search:
         return {name: ranges.METHODS[self.method](spread) for name, spread in self.spreads.items()}
 
     def _plan(self, bound_db: float) -> Plan:
-        return joins.plan(self.file.graph, self._ranges(), self.file.limits(), bound_db)
+        rules = joins.Rules(self.file.output_names, self.file.limits(), self._floats())
+        return joins.plan(self.file.graph, self._ranges(), rules, bound_db)
+
+    def _floats(self) -> list[str]:
+        """Names of the operators that stay in float in any case."""
+        return [*(layer.name for layer in self.left), *self._float_joins()]
 
     def _float_joins(self) -> list[str]:
-        """None where outputs are integers: those have one range in any case."""
-        return [] if self.int8_io else joins.unlike_at_outputs(self.file.graph, self._ranges())
+        """Where outputs are integers they have one range in any case."""
+        graph, names = self.file.graph, self.file.output_names if not self.int8_io else []
+        return list(dict.fromkeys([*joins.unlike_at_outputs(graph, names, self._ranges()), *self.cut_apart]))
 
     def _quantized(self, *floats: str) -> Path:
-        left = [*(layer.name for layer in self.left), *self._float_joins(), *floats]
-        return self.file.quantize(self._plan(self.bound_db).ranges, left)
+        return self.file.quantize(self._plan(self.bound_db).ranges, [*self._floats(), *floats])
 
     def _noise(self, path: Path) -> dict[str, float]:
         """Signal-to-noise ratio of every tensor that is quantised, by name."""
