@@ -14,7 +14,7 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.quant_utils import TENSOR_NAME_QUANT_SUFFIX, compute_scale_zp, get_qmin_qmax_for_qType
 
 from edgeport import formats, targets
-from edgeport.export import joins, quantization, saturation
+from edgeport.export import float_layers, joins, quantization, saturation
 from edgeport.export.job import Job
 from edgeport.export.quantization import Array, Layer, Sample
 from edgeport.export.ranges import LEVELS, Range, Tensors
@@ -160,6 +160,7 @@ class OnnxFile:
                 fits &= bool(np.abs(counted).max(initial=0) <= MOST_COUNTED)
                 put(steps, step)
                 put(stored, np.clip(counted, -MOST_COUNTED, MOST_COUNTED).astype(np.int32))
+        float_layers.follow(constants)
         return fits
 
     def _quantized(self, found: Mapping[str, Range], floats: Sequence[str]) -> onnx.ModelProto:
@@ -183,6 +184,7 @@ class OnnxFile:
             self._limit_products(quantized.graph)
         if not self._job.int8_io:
             _leave_answers(quantized.graph, self._model.graph)
+        float_layers.keep(quantized.graph)
         return quantized
 
     def _limit_products(self, graph: onnx.GraphProto) -> None:
