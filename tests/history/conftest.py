@@ -17,7 +17,7 @@ import pytest
 
 PASSWORD = "p@ss:w/rd?#7"  # noqa: S105  what a URL must write with percent codes
 UNPRIVILEGED = ("postgres", "nobody")  # the server refuses to be root
-PATIENCE_S = 60
+PATIENCE_S = 300
 SERVERS = Path("/usr/lib/postgresql")
 
 

@@ -14,7 +14,7 @@ from edgeport import catalog
 from edgeport.sessions import Access, runner_on
 from edgeport.transport import open_transport
 
-from .conftest import SCRIPT, SURROUNDINGS, Emulated, started
+from .conftest import READY_S, SCRIPT, SURROUNDINGS, Emulated, started
 
 
 def processes(folder: Path) -> list[int]:
@@ -52,7 +52,7 @@ def test_nothing_is_left_of_a_device_however_it_ends(name: str, number: int, tmp
     with started(name, folder) as (process, _):
         assert processes(folder)
         os.kill(process.pid, number)
-        process.wait(timeout=30)
+        process.wait(timeout=READY_S)
         until(lambda: not processes(folder), "all its processes have ended")
 
 
