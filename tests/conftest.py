@@ -22,6 +22,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says in red what nobody should take for tested, as the tests that were skipped for it say."""
+    reasons = {report.longrepr[2].partition(": ")[2] for report in terminalreporter.stats.get("skipped", ())}
+    for reason in sorted(reason for reason in reasons if reason.startswith("NOT TESTED: ")):
+        terminalreporter.write_sep("!", reason, red=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache, a configuration, a history and a folder for temporary files (with the lock of this machine) of the

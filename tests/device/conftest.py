@@ -19,17 +19,11 @@ MODELS = Path(catalog.__file__).parent / "data" / "check"
 Here = Callable[..., Ended]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What nobody should take for tested."""
-    if MISSING:
-        packages = "install openssh-client and openssh-server"
-        terminalreporter.write_sep("!", f"NOT TESTED: devices over SSH, for want of {', '.join(MISSING)}; {packages}")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _needs_ssh() -> None:
     if MISSING:
-        pytest.skip(f"no {' and no '.join(MISSING)} here")
+        packages = "install openssh-client and openssh-server"
+        pytest.skip(f"NOT TESTED: devices over SSH, for want of {', '.join(MISSING)}; {packages}")
 
 
 @pytest.fixture(scope="session")
