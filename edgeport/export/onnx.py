@@ -11,7 +11,7 @@ import torch
 from onnxscript import optimizer
 
 from edgeport import targets
-from edgeport.export import fold_pixels, pool_means, quantize_onnx
+from edgeport.export import fold_pixels, pool_means, quantize_onnx, torchlib
 from edgeport.export.job import Converted, Job
 from edgeport.formats.names import operator_name
 from edgeport.records import Rewrite
@@ -48,6 +48,7 @@ def _rewrite(module: ModuleType, changes: int, before: int, after: int) -> Rewri
 
 
 def _exported(program: torch.export.ExportedProgram, job: Job, told: Told) -> onnx.ModelProto:
+    torchlib.remember()
     exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
     assert exported is not None
     optimizer.optimize_ir(exported.model)

@@ -1,9 +1,8 @@
-"""What all device tests share: a board on loopback, a folder of devices of their own, and the command line."""
+"""What all device tests share: a board on loopback, and the command line."""
 
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,24 +19,11 @@ MODELS = Path(catalog.__file__).parent / "data" / "check"
 Here = Callable[..., Ended]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What nobody should take for tested."""
+@pytest.fixture(scope="session", autouse=True)
+def _needs_ssh() -> None:
     if MISSING:
         packages = "install openssh-client and openssh-server"
-        terminalreporter.write_sep("!", f"NOT TESTED: devices over SSH, for want of {', '.join(MISSING)}; {packages}")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache, a configuration and a folder for temporary files (with the lock of this machine) of the tests' own."""
-    if MISSING:
-        pytest.skip(f"no {' and no '.join(MISSING)} here")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
-        patch.setattr(tempfile, "tempdir", os.environ["TMPDIR"])
-        yield
+        pytest.skip(f"NOT TESTED: devices over SSH, for want of {', '.join(MISSING)}; {packages}")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import ended, group, network, running, until
+from command_line import PATIENCE_S, ended, group, network, running, until
 
 INTERRUPTED, FAILURE = 130, 3
 MANY = ("--launches=500", "--num-runs=20", "--format=json")
@@ -133,7 +133,7 @@ def test_a_closed_pipe_is_no_error(small: Path) -> None:
     with running("profile", small, "--by=op", "--launches=1", "--num-runs=1", "--quiet") as process:
         assert process.stdout is not None
         process.stdout.close()
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE_S)
         assert process.returncode == 0
         assert process.stderr is not None
         said = process.stderr.read().splitlines()

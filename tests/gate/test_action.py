@@ -26,7 +26,7 @@ def act(tmp_path: Path, code: int, **inputs: str) -> tuple[int, dict[str, str], 
         **{f"INPUT_{name.upper()}": value for name, value in inputs.items()},
     }
     done = subprocess.run(
-        [ROOT / "scripts" / "action"], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [ROOT / "scripts" / "action"], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     read = [
         path.read_text().splitlines() if path.exists() else [] for path in (tmp_path / "outputs", tmp_path / "notes")

@@ -24,11 +24,9 @@ TOLERANCES = ("--tolerance", "25%", "--effect", "100%", "--size-tolerance", "off
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """And a history and a folder for temporary files, with the lock of this machine, of the tests' own."""
+def _own_history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A history of what this file measures alone; and no summary for GitHub."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         patch.delenv("GITHUB_STEP_SUMMARY", raising=False)
         yield
