@@ -15,12 +15,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from torch.utils import _pytree
 
 from edgeport import chatter, files, formats, graph
 from edgeport.catalog import Factory
 from edgeport.errors import EdgeportError, ExportError, ModelFileError
-from edgeport.export import cache, calibrate, capture, pieces, verify
+from edgeport.export import cache, calibrate, capture, fitness, pieces, verify
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
@@ -273,7 +272,7 @@ class _Session:
             with torch.no_grad():
                 for sample in zip(*self.samples.arrays, strict=True):
                     made = self.captured.network(*(torch.from_numpy(a.copy()) for a in sample))  # it may write to them
-                    rows.append([t.to(torch.float64).numpy() for t in _pytree.tree_leaves(made)])
+                    rows.append([t.to(torch.float64).numpy() for t in fitness.tensors_of(made)])
         finally:
             torch.set_num_threads(threads)
         return [np.stack(output) for output in zip(*rows, strict=True)]
