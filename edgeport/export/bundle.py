@@ -246,8 +246,11 @@ class _Session:
             verification=verification,
             opset=found.opset,
             quantized=converted.quantized,
+            renamed=_renamed(self.captured.output_names, found.outputs),
         )
         self.made.append((path, artifact))
+        for name, given in artifact.renamed.items() if precision == "fp32" else ():
+            self.progress.warned(f"output {name!r} is called {given!r} in {artifact.format}, where an input has its name")
         self.progress.finished(step, _figures(verification))
 
     def _fail(self, step: str, why: str | ConverterError) -> None:
@@ -364,6 +367,11 @@ def _images(preprocessing: Preprocessing | None) -> str:
 def _tensor_infos(captured: Captured) -> list[TensorInfo]:
     pairs = zip(captured.input_names, captured.inputs, strict=True)
     return [TensorInfo(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in pairs]
+
+
+def _renamed(names: Sequence[str], outputs: Sequence[TensorInfo]) -> dict[str, str]:
+    """Names of outputs in a file by the network's, where they differ."""
+    return {name: output.name for name, output in zip(names, outputs, strict=True) if output.name != name}
 
 
 def _objection(verification: Verification, converted: Converted, request: Request) -> str | None:
