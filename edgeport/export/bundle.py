@@ -249,8 +249,8 @@ class _Session:
             renamed=_renamed(self.captured.output_names, found.outputs),
         )
         self.made.append((path, artifact))
-        for name, given in artifact.renamed.items() if precision == "fp32" else ():
-            self.progress.warned(f"output {name!r} is called {given!r} in {artifact.format}, where an input has its name")
+        for name, given in artifact.renamed.items():
+            self.progress.warned(f"output {name!r} is {given!r} in {artifact.file}, where an input has its name")
         self.progress.finished(step, _figures(verification))
 
     def _fail(self, step: str, why: str | ConverterError) -> None:
@@ -263,7 +263,7 @@ class _Session:
         text = str(failure).strip().partition("\n")[0][:LONGEST_REASON]
         if not nodes:
             return f"the converter failed: {text} (its log: {self.log})"
-        where = sorted({capture.module_path(n) or "(the network itself)" for n in nodes})
+        where = sorted({fitness.place(n) for n in nodes})
         operators = ", ".join(sorted({str(n.target) for n in nodes}))
         return f"operator {operators} in module {', '.join(where)} cannot be converted: {text} (its log: {self.log})"
 

@@ -17,7 +17,7 @@ from edgeport import catalog, graph
 from edgeport.catalog import Factory
 from edgeport.errors import ExportError, UsageError
 from edgeport.export import checkpoint, fitness
-from edgeport.graph._nodes import memory_of, module_path, overwritten
+from edgeport.graph._nodes import memory_of, overwritten
 from edgeport.records import Rewrite
 
 SEED = 0
@@ -256,7 +256,8 @@ def _spare_inputs(gm: torch.fx.GraphModule) -> None:
             with gm.graph.inserting_after(node):
                 copied = gm.graph.call_function(torch.ops.aten.clone.default, (node,))
             copied.meta = {**next(iter(node.users)).meta, "val": node.meta["val"]}
-            node.replace_all_uses_with(copied, delete_user_cb=lambda user, spared=copied: user is not spared)
+            node.replace_all_uses_with(copied)
+            copied.args = (node,)
 
 
 def _state_hash(network: nn.Module) -> str:

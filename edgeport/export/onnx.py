@@ -89,10 +89,10 @@ def output_names(job: Job) -> tuple[str, ...]:
 def _name_edges(graph: ir.Graph, job: Job) -> None:
     """Inputs and outputs named by the network's names, and constants so that they take none of these."""
     outputs = output_names(job)
-    for value in [v for v in graph.initializers.values() if v.name in {*job.input_names, *outputs}]:
-        del graph.initializers[value.name]
-        value.name = f"/{value.name}"
-        graph.initializers[value.name] = value
+    for name in {*job.input_names, *outputs} & set(graph.initializers):
+        constant = graph.initializers.pop(name)
+        constant.name = f"/{name}"
+        graph.initializers.add(constant)
     for value, name in zip(graph.inputs, job.input_names, strict=True):
         value.name = name
     given: set[ir.Value] = {*graph.inputs, *graph.initializers.values()}
