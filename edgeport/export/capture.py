@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import inspect
+import traceback
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.fx.graph import CodeGen
 
 from edgeport import catalog, graph
 from edgeport.catalog import Factory
-from edgeport.errors import ExportError, UsageError
+from edgeport.errors import ExportError, UsageError, causes
 from edgeport.export import checkpoint, fitness
 from edgeport.graph._nodes import memory_of, overwritten
 from edgeport.records import Rewrite
@@ -25,7 +26,7 @@ SEED = 0
 
 class Captured(msgspec.Struct, frozen=True):
     """network: as the user wrote it, in evaluation mode. graph: flat tensors in, a tuple of tensors out, rewritten by
-    the passes for all formats; plain: the same before any pass.
+    the passes for all formats; plain: the same before any pass. warning: why the graph is not rewritten, "" if it is.
 
     inputs: example tensors (batch of the shape asked for); names are the forward arguments'.
     """
@@ -39,6 +40,7 @@ class Captured(msgspec.Struct, frozen=True):
     parameters: int
     weights_sha256: str
     passes: tuple[Rewrite, ...]
+    warning: str = ""
 
     def identity(self) -> str:
         """A hash of the graph and everything in it: two captures with the same one convert to the same files."""
@@ -84,8 +86,14 @@ def capture(network: nn.Module, inputs: Sequence[Tensor], passes: Collection[str
     fitness.need_no_writes(gm)
     if not repeatable:
         fitness.need_no_chance(gm)
-    plain = copy.deepcopy(gm)
-    rewrites = graph.run_passes(gm, graph.FORMATS, only=passes)
+    plain, warning = copy.deepcopy(gm), ""
+    try:
+        rewrites = graph.run_passes(gm, graph.FORMATS, only=passes)
+    except Exception as e:  # a mistake in a pass costs speed, and not the export
+        traceback.print_exc()
+        warning = f"the graph is left as it was written, because {causes(e)[0]}; please report it"
+        gm = copy.deepcopy(plain)
+        rewrites = graph.run_passes(gm, graph.FORMATS, only=graph.REQUIRED)
     return Captured(
         network=network,
         graph=gm,
@@ -96,6 +104,7 @@ def capture(network: nn.Module, inputs: Sequence[Tensor], passes: Collection[str
         parameters=sum(p.numel() for p in network.parameters()),
         weights_sha256=_state_hash(network),
         passes=rewrites,
+        warning=warning,
     )
 
 

@@ -33,6 +33,11 @@ class UnsupportedError(Exception):
     """The graph holds something that is not known here; the text says what."""
 
 
+def unknown_nodes(gm: GraphModule) -> list[Node]:
+    """The operators of a graph that no rule is for."""
+    return [node for node in gm.graph.nodes if node.op == "call_function" and node.target not in RULES]
+
+
 class Value(msgspec.Struct, frozen=True):
     """A PyTorch tensor as it is kept in the file: tensor number and order of its axes in memory."""
 
