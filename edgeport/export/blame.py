@@ -67,6 +67,7 @@ def _mentioned(graph: Graph, text: str) -> list[Node]:
     found = []
     for node in graph.nodes:
         name = str(node.target).rpartition(".")[0] if node.op == "call_function" else ""
+        name = name.replace("prims.", "aten.")
         if name.count(".") >= 1 and re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text):
             found.append(node)
     return found
