@@ -124,7 +124,7 @@ def find_factory(model: str) -> Factory:
         name=name,
         source=model,
         call=call,
-        input_shapes=_declared_shapes(module),
+        input_shapes=_declared_shapes(module, model),
         preprocessing=declared_preprocessing(module, model),
         paper=getattr(module, "PAPER", None),
         folder=_folder(model),
@@ -294,12 +294,44 @@ def declared_preprocessing(holder: object, what: str) -> Preprocessing | None:
     raise UsageError(f"PREPROCESSING of {what}: {why}; write edgeport.records.Preprocessing(mean=(0, 0, 0), ...)")
 
 
-def _declared_shapes(module: ModuleType) -> tuple[tuple[int, ...], ...] | None:
+def _declared_shapes(module: ModuleType, model: str) -> tuple[tuple[int, ...], ...] | None:
+    """INPUT_SHAPES, or INPUT_SHAPE with a batch of 1 before it. Raises UsageError for what is neither."""
     if hasattr(module, "INPUT_SHAPES"):
-        return tuple(tuple(shape) for shape in module.INPUT_SHAPES)
+        shapes = _sizes_of_each(module.INPUT_SHAPES)
+        if not shapes:
+            raise UsageError(
+                f"INPUT_SHAPES of {model} is {module.INPUT_SHAPES!r}; write the whole shape of each input, its batch "
+                f"as well, in a list: INPUT_SHAPES = {_meant(module.INPUT_SHAPES)}"
+            )
+        return shapes
     if hasattr(module, "INPUT_SHAPE"):
-        return ((1, *module.INPUT_SHAPE),)
+        shape = _sizes(module.INPUT_SHAPE)
+        if not shape or (len(shape) == 4 and shape[0] == 1):
+            raise UsageError(
+                f"INPUT_SHAPE of {model} is {module.INPUT_SHAPE!r}; write the one input's sizes without the batch, "
+                f"which is 1: INPUT_SHAPE = {(shape or (3, 224, 224))[-3:]}; for other inputs, whole shapes in a list: "
+                f"INPUT_SHAPES = [{shape or (1, 3, 224, 224)}]"
+            )
+        return ((1, *shape),)
     return None
+
+
+def _sizes(declared: object) -> tuple[int, ...]:
+    """A shape; () for what is none."""
+    sizes = tuple(declared) if isinstance(declared, (list, tuple)) else ()
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes)
+    return sizes if whole else ()
+
+
+def _sizes_of_each(declared: object) -> tuple[tuple[int, ...], ...]:
+    """Shapes; () where one of them is none, or where there are none."""
+    shapes = tuple(_sizes(shape) for shape in declared) if isinstance(declared, (list, tuple)) else ()
+    return shapes if all(shapes) else ()
+
+
+def _meant(declared: object) -> str:
+    """How INPUT_SHAPES would be written: of one shape that is no list of shapes, as the list of it."""
+    return str([_sizes(declared) or (1, 3, 224, 224)])
 
 
 def parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:

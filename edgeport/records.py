@@ -142,7 +142,8 @@ class Quantized(msgspec.Struct, frozen=True):
 class Artifact(msgspec.Struct, frozen=True):
     """One file of an export. verification: what it is judged by, on samples held back where there are enough.
 
-    quantized: of an int8 file. calibrated: its figures on the samples that its ranges were taken from.
+    quantized: of an int8 file. calibrated: its figures on the samples that its ranges were taken from. renamed: the
+    file's names of outputs that could not keep the network's, by those: in ONNX no output is called as an input is.
     """
 
     file: str
@@ -156,6 +157,7 @@ class Artifact(msgspec.Struct, frozen=True):
     opset: int | None = None
     quantized: Quantized | None = None
     calibrated: Verification | None = None
+    renamed: dict[str, str] = {}
 
 
 class Calibration(msgspec.Struct, frozen=True):

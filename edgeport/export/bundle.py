@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,12 +14,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from torch.utils import _pytree
 
 from edgeport import chatter, files, formats, graph, targets
 from edgeport.catalog import Factory
 from edgeport.errors import EdgeportError, ExportError, ModelFileError
-from edgeport.export import cache, calibrate, capture, pieces, verify
+from edgeport.export import blame, cache, calibrate, capture, fitness, pieces, verify
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
@@ -44,7 +42,6 @@ LOG = "export.log"
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "int8")
 FP32_RELATIVE_ERROR = 1e-3
-LONGEST_REASON = 200
 DISTRIBUTIONS = (
     *("edgeport", "torch", "onnx", "onnxscript", "onnxruntime"),
     *("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "numpy"),
@@ -143,6 +140,8 @@ class _Session:
             request.calibration_data, _tensor_infos(self.captured), self.preprocessing
         )
         self.progress.finished(step, f"{self.captured.parameters:,} parameters{_images(self.preprocessing)}")
+        if self.captured.warning:
+            self.progress.warned(self.captured.warning)
         if request.weights is None and self.captured.parameters:
             self.progress.warned("the weights are random; give --weights FILE for a network that has learnt something")
         if self.samples.warning and "int8" in request.precisions:
@@ -247,23 +246,22 @@ class _Session:
             verification=verification,
             opset=found.opset,
             quantized=converted.quantized,
+            renamed=_renamed(self.captured.output_names, found.outputs),
         )
         self.made.append((path, artifact))
+        for name, given in artifact.renamed.items():
+            self.progress.warned(f"output {name!r} is {given!r} in {artifact.file}, where an input has its name")
         self.progress.finished(step, _figures(verification))
 
     def _fail(self, step: str, why: str | ConverterError) -> None:
         self.progress.failed(step)
         self.failures.append((step, why))
 
-    def _explained(self, failure: ConverterError) -> str:
-        """The converter's own words, after the operator and the module that they are about."""
-        nodes = _nodes_named(self.captured, "\n".join(failure.causes))
-        text = str(failure).strip().partition("\n")[0][:LONGEST_REASON]
-        if not nodes:
-            return f"the converter failed: {text} (its log: {self.log})"
-        where = sorted({capture.module_path(n) or "(the network itself)" for n in nodes})
-        operators = ", ".join(sorted({str(n.target) for n in nodes}))
-        return f"operator {operators} in module {', '.join(where)} cannot be converted: {text} (its log: {self.log})"
+    def _explained(self, step: str, failure: ConverterError) -> str:
+        """What cannot be converted and where it stands, why, and what to do."""
+        others = [f for f in self.request.formats if not step.startswith(f)]
+        text = "\n".join(failure.causes)
+        return blame.explained(self.captured, text, failure.suspects, others, self.log)
 
     def _run_network(self) -> verify.Outputs:
         """PyTorch's outputs for the samples, float64, one array (samples, ...) an output."""
@@ -273,7 +271,7 @@ class _Session:
             with torch.no_grad():
                 for sample in zip(*self.samples.arrays, strict=True):
                     made = self.captured.network(*(torch.from_numpy(a.copy()) for a in sample))  # it may write to them
-                    rows.append([t.to(torch.float64).numpy() for t in _pytree.tree_leaves(made)])
+                    rows.append([t.to(torch.float64).numpy() for t in fitness.tensors_of(made)])
         finally:
             torch.set_num_threads(threads)
         return [np.stack(output) for output in zip(*rows, strict=True)]
@@ -290,7 +288,7 @@ class _Session:
         if self.failures:
             written = ", ".join(a.file for _, a in self.made) or "nothing"
             # explained only now: it traces the network, which two threads cannot do at once
-            told = [f"{s}: {self._explained(w) if isinstance(w, ConverterError) else w}" for s, w in self.failures]
+            told = [f"{s}: {self._explained(s, w) if isinstance(w, ConverterError) else w}" for s, w in self.failures]
             raise ExportError("\n".join([*sorted(told), f"written to {self.folder}: {written}"]))
         return manifest
 
@@ -367,6 +365,11 @@ def _tensor_infos(captured: Captured) -> list[TensorInfo]:
     return [TensorInfo(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in pairs]
 
 
+def _renamed(names: Sequence[str], outputs: Sequence[TensorInfo]) -> dict[str, str]:
+    """Names of outputs in a file by the network's, where they differ."""
+    return {name: output.name for name, output in zip(names, outputs, strict=True) if output.name != name}
+
+
 def _objection(verification: Verification, converted: Converted, request: Request) -> str | None:
     sqnr, error = verification.sqnr_db, verification.max_relative_error
     if not np.isfinite(error):
@@ -389,26 +392,6 @@ def _figures(verification: Verification) -> str:
     sqnr = "equal" if verification.sqnr_db is None else f"SQNR {verification.sqnr_db:.1f} dB"
     error = f"max error {verification.max_absolute_error:.2g} ({verification.max_relative_error:.1e} relative)"
     return f"{error}, {sqnr}, top-1 {verification.top1_agreement:.0%} of {verification.samples}"
-
-
-def _nodes_named(captured: Captured, text: str) -> Sequence[torch.fx.Node]:
-    """Operators of the network whose names stand in a converter's error; of its decomposed form if none does."""
-    found = _mentioned(captured.graph.graph, text)
-    if not found:
-        with contextlib.suppress(Exception):  # an explanation only; the converter's text is shown in any case
-            program = torch.export.export(captured.graph, captured.inputs).run_decompositions()
-            found = _mentioned(program.graph, text)
-    return found
-
-
-def _mentioned(graph: torch.fx.Graph, text: str) -> list[torch.fx.Node]:
-    text = re.sub(r"\bprims\b|\btorch\.ops\.aten\b", "aten", text.replace("::", "."))
-    found = []
-    for node in graph.nodes:
-        name = str(node.target).rpartition(".")[0] if node.op == "call_function" else ""
-        if name.count(".") >= 1 and re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text):
-            found.append(node)
-    return found
 
 
 @functools.cache
