@@ -13,7 +13,7 @@ from ai_edge_quantizer import qtyping, quantizer, recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 from edgeport import formats
-from edgeport.export import quantization
+from edgeport.export import float_operators, quantization
 from edgeport.export.job import Job
 from edgeport.export.quantization import Array, Layer, Sample
 from edgeport.export.ranges import Range, Tensors
@@ -48,6 +48,7 @@ class TfliteFile:
         self._floats = [self._is_float(name) for name in answers]
         self.output_names = [name for name, is_float in zip(answers, self._floats, strict=True) if is_float]
         self._known = {name.rpartition("#")[0]: name for name in self.graph.tensors}
+        self._watch = float_operators.Watch(self.graph, self.constant)
 
     def layers(self) -> list[Layer]:
         found = []
@@ -85,22 +86,20 @@ class TfliteFile:
         self._data = None
 
     def tensors(self, samples: Sequence[Sample]) -> Iterator[Tensors]:
-        yield from self._computed(self._bytes(), samples)
+        for tensors in self._computed(self._bytes(), samples):
+            self._watch.note(tensors)
+            yield tensors
 
     def quantize(self, found: Mapping[str, Range], floats: Sequence[str]) -> Path:
         quantize = quantizer.Quantizer(self._bytes(), recipe.static_wi8_ai8())
         if not self._job.int8_io:
             for edge in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
                 quantize.update_quantization_recipe(EVERYTHING, edge, algorithm_key=AlgorithmName.NO_QUANTIZE)
-        # In integers a quotient has no digits left where the divisor varies, and a divisor of zero ends the run.
-        quantize.update_quantization_recipe(
-            EVERYTHING, qtyping.TFLOperationName.DIV, algorithm_key=AlgorithmName.NO_QUANTIZE
-        )
-        for name in floats:
+        left = [*floats, *self._watch.operators()]
+        if left:
+            names = "|".join(map(re.escape, left))
             quantize.update_quantization_recipe(
-                f"^{re.escape(name)}(;|$)",
-                qtyping.TFLOperationName.ALL_SUPPORTED,
-                algorithm_key=AlgorithmName.NO_QUANTIZE,
+                f"^({names})(;|$)", qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
             )
         ranges = {name.rpartition("#")[0]: _extremes(*found[name]) for name in found}
         made = quantize.quantize(ranges, enable_progress_report=False).quantized_model
@@ -165,8 +164,8 @@ class TfliteFile:
 
 
 def _extremes(low: float, high: float) -> dict[str, Array]:
-    """As the quantizer takes them. Of one axis, not of the tensor's: it gives them to constants of other ranks too."""
-    return {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
+    """As the quantizer takes them. Of no axis: it gives them to constants too, of other ranks than the tensor's."""
+    return {"min": np.array(low, np.float32), "max": np.array(high, np.float32)}
 
 
 def _real(array: Array, details: Mapping[str, Any]) -> Array:
