@@ -164,13 +164,21 @@ class OnnxFile:
             weight_type=QuantType.QInt8,
             activation_type=ACTIVATIONS[self._job.target],
             reduce_range=self._job.target == "x86" and sums_saturate(),
-            nodes_to_exclude=[*floats, *self._watch.operators()],
+            nodes_to_exclude=[*floats, *self._watch.operators(), *self._clips()],
         )
         quantized = onnx.load(self._path)
         quantized.graph.ClearField("metadata_props")
         if not self._job.int8_io:
             _leave_answers(quantized.graph)
         return quantized
+
+    def _clips(self) -> list[str]:
+        """Those with a bound that no range ends at, since all hold zero: the quantizer leaves it to the range."""
+        clips = [node for node in self._model.graph.node if node.op_type == "Clip"]
+        bounds = {
+            node.name: [self.constant(name) for name in node.input[1:] if name in self._constants] for node in clips
+        }
+        return [name for name, (low, *high) in bounds.items() if low > 0 or (high and high[0] < 0)]
 
     def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
         session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])

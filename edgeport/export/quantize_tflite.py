@@ -14,7 +14,7 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 from edgeport import formats
 from edgeport.export import float_operators, quantization
-from edgeport.export.job import Job
+from edgeport.export.job import Job, channels_last
 from edgeport.export.quantization import Array, Layer, Sample
 from edgeport.export.ranges import Range, Tensors
 from edgeport.formats.tflite import CHANNEL_AXIS
@@ -27,8 +27,7 @@ NONE, RELU = schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.R
 
 def run(job: Job) -> Quantized:
     """Writes int8.tflite. Inputs and outputs stay floats unless the job asks otherwise."""
-    arrays = [a.transpose(0, 1, 3, 4, 2) if a.ndim == 5 else a for a in job.samples()]
-    samples = [tuple(map(np.ascontiguousarray, sample)) for sample in zip(*arrays, strict=True)]
+    samples = list(zip(*map(channels_last, job.samples()), strict=True))
     return quantization.run(TfliteFile(job), samples, job.method, job.optimize, job.max_layers_float)
 
 
