@@ -126,7 +126,7 @@ class Quantized(msgspec.Struct, frozen=True):
     shared ranges may cost, and by change of the constants, in the order of trying. changes: those made.
 
     joins: where ranges are shared. float_joins: operators that join and move pieces in float, since their ranges are
-    unlike.
+    unlike. float_operators: those that 256 equal steps cannot hold, such as masks and the statistics of a norm.
     """
 
     method: str
@@ -137,6 +137,7 @@ class Quantized(msgspec.Struct, frozen=True):
     layers: tuple[LayerNoise, ...]
     joins: tuple[JoinedRange, ...] = ()
     float_joins: tuple[str, ...] = ()
+    float_operators: tuple[str, ...] = ()
 
 
 class Artifact(msgspec.Struct, frozen=True):

@@ -13,9 +13,9 @@ import torch
 
 from edgeport import graph, targets
 from edgeport.errors import ExportError, causes
-from edgeport.export import capture
+from edgeport.export import capture, crash
 from edgeport.export.capture import Captured
-from edgeport.export.job import Converted, Job
+from edgeport.export.job import SAMPLES, Converted, Job
 from edgeport.export.lowering import Lowering, UnsupportedError, unknown_nodes
 from edgeport.records import Quantized, Rewrite
 
@@ -143,6 +143,15 @@ class Tflite:
         self._workers.append(worker)
         said, _ = worker.communicate()
         if worker.returncode:
-            ended = f"its process ended with exit code {worker.returncode}; the log is {self._log}"
-            raise ConverterError(msgspec.json.decode(said) if said else [ended])
+            raise ConverterError(msgspec.json.decode(said) if said else [_ending(worker.returncode, job)])
         return said
+
+
+def _ending(code: int, job: Job) -> str:
+    """How a worker ended that said nothing; after a crash, at which operator of the file that it ran last."""
+    if not crash.is_crash(code):
+        return crash.told(code)
+    files = [job.folder / f"{precision}.tflite" for precision in ("int8", "fp32")]
+    ran = next((path for path in files if path.is_file()), None)
+    culprit = crash.operator(ran, job.folder / SAMPLES) if ran else None
+    return f"{crash.told(code)} at {culprit}" if culprit else crash.told(code)
