@@ -5,6 +5,7 @@ import glob
 import os
 import platform
 import re
+import resource
 import subprocess
 import time
 from typing import Any, Dict, List, Optional, Tuple
@@ -92,6 +93,11 @@ def _schedstat() -> int:
         return os.open("/proc/self/schedstat", os.O_RDONLY)
     except OSError:
         return -1
+
+
+def involuntary_switches() -> int:
+    """How often the system has given a core of this process to another program, over all threads (getrusage(2))."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def peak_bytes() -> Optional[int]:
