@@ -1,5 +1,6 @@
 """What a profile's operators add up to: by class, by module, one by one. Pure."""
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -11,6 +12,11 @@ from edgeport.records import OpProfile, OpTime
 UNATTRIBUTED = "(unattributed)"
 ROOT = "(network)"
 BY = ("class", "op", "module")
+# A run below SHORT_US is too short to break down where operators are told for less than this share of it; any run is
+# where the error of their sum, each being rounded to a microsecond, is above that share of it.
+SHORT_US, SHORT_TOLD, SHORT_ERROR = 200.0, 0.75, 0.05
+TICK_DEVIATION_US = 12**-0.5
+TOO_SHORT = "a run is too short for the profiler's clock and cost: its breakdown tells little"
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -106,6 +112,15 @@ def unattributed_share(profile: OpProfile) -> float:
     """Share of the run's time that no module of the network can be given."""
     attributed = sum(op.us for op in profile.ops if op.module is not None)
     return 1 - _share(attributed, stats.invoke_us(profile))
+
+
+def is_too_short(profile: OpProfile) -> bool:
+    """Whether a run is over before the profiler can tell its operators: most of it is the profiler's own, some 20 us a
+    run in LiteRT, or the operators last a few of the whole microseconds that it counts.
+    """
+    whole, told = stats.invoke_us(profile), sum(op.us for op in profile.ops)
+    error_us = TICK_DEVIATION_US * math.sqrt(len(profile.ops))
+    return (whole < SHORT_US and told < SHORT_TOLD * whole) or error_us > SHORT_ERROR * whole
 
 
 def module_label(module: str, depth: int) -> str:

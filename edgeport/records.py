@@ -263,7 +263,8 @@ class InputData(msgspec.Struct, frozen=True):
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact measured with one runtime on one device. inputs: as they were run. assumed_shapes: by input, where
-    the file leaves sizes open and nobody said which to take.
+    the file leaves sizes open and nobody said which to take. takes_outputs: False where the runtime took no buffers
+    for outputs whose sizes are known only when the network has run.
     """
 
     model: str
@@ -284,6 +285,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin | None = None
     assumed_shapes: dict[str, tuple[int, ...]] = {}
     input_data: InputData | None = None
+    takes_outputs: bool = True
 
 
 class Criteria(msgspec.Struct, frozen=True):

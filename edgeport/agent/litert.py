@@ -224,7 +224,7 @@ class Session:
         try:
             self._call(name, types, self._compiled, 0, i, dims, len(shape))
         except AgentError as e:
-            text = f"input {declared.name!r} is {declared.shape} in the model, {shape} was asked for, which LiteRT refused"
+            text = f"input {declared.name!r} is {declared.shape} in the model; LiteRT refused {shape}, as asked for"
             raise AgentError("shape", text) from e
 
     def _allocated(self, outputs: List[Tensor]) -> List[Tensor]:

@@ -289,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--temporary", help="a folder for temporary files, of which ONNX Runtime leaves one")
         sub.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,3,224,224")
         sub.add_argument("--input-data", action="append", default=[], metavar="NAME=FILE", help="an input's bytes")
-        sub.add_argument("--leave-outputs", action="store_true", help="take no outputs of LiteRT, which then may be open")
+        sub.add_argument("--leave-outputs", action="store_true", help="take no outputs of LiteRT")
         if function is serve:  # for trying out whether a slowdown is found
             sub.add_argument("--spin-percent", type=float, default=0.0, help=argparse.SUPPRESS)
         if function is infer:
