@@ -81,11 +81,14 @@ class Session:
         scratch: str = "",
         sleeps: bool = False,
         leaves_outputs: bool = False,
+        exact: bool = False,
     ) -> None:
         """scratch: not empty, it profiles, though its profiler writes no files.
 
         sleeps: between runs it takes no processor time from others; XNNPACK's threads never do. leaves_outputs: no
         output is taken, since LiteRT takes no buffer for one whose size is known only when it has run.
+
+        exact: int8 products are added to 32 bits, as its kernels do in any case.
         """
         self._lib = C.CDLL(library)
         self._libc = C.CDLL(None)

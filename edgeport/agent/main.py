@@ -136,7 +136,8 @@ def _open(args: argparse.Namespace, scratch: str = "", sleeps: bool = False) -> 
         f.read(4)
     start = time.perf_counter_ns()
     settings = (args.num_threads, _shapes(args), scratch, sleeps, args.leave_outputs)
-    session = RUNTIMES[args.runtime](args.library, args.model, *settings)
+    exact = getattr(args, "exact_products", False)
+    session = RUNTIMES[args.runtime](args.library, args.model, *settings, exact=exact)
     ready_ns = time.perf_counter_ns() - start
     if args.command != "infer":
         _fill(session, dict(text.rpartition("=")[::2] for text in args.input_data))
@@ -296,6 +297,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--samples", type=int, default=1)
             sub.add_argument("--data", action="append", default=[])
             sub.add_argument("--result", action="append", default=[])
+            sub.add_argument("--exact-products", action="store_true", help="add int8 products to 32 bits everywhere")
         else:
             sub.add_argument("--warmup-runs", type=int, default=10)
         if function in (latency, ops):
