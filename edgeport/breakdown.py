@@ -16,6 +16,9 @@ BY = ("class", "op", "module")
 # where the error of their sum, each being rounded to a microsecond, is above that share of it.
 SHORT_US, SHORT_TOLD, SHORT_ERROR = 200.0, 0.75, 0.05
 TICK_DEVIATION_US = 12**-0.5
+DISTURBED = (
+    "other programs interrupted every run with the profiler on: times by operator are of each one's own quicker half"
+)
 TOO_SHORT = "a run is too short for the profiler's clock and cost: its breakdown tells little"
 
 

@@ -126,8 +126,11 @@ class _Session:
             optimized = self._optimized(message["optimized_model"])
         whole = {r["source"]: tuple(r["us"]) for r in message["rows"]}
         preempted = tuple(message.get("preempted", ()))
+        told = [r for r in message["rows"] if r["us"] and r["source"] not in ("invoke", "between")]
+        times = [row["us"] for row in told]
+        disturbed = stats.is_disturbed(whole["invoke"], whole["between"], preempted, times)
         typical = stats.typical_runs(whole["invoke"], preempted)
-        rows = [_row(r, typical) for r in message["rows"] if r["us"] and r["source"] not in ("invoke", "between")]
+        rows = [_row(row, () if disturbed else typical) for row in told]
         self.profile = OpProfile(
             plain_ns=tuple(message["plain_ns"]),
             invoke_us=whole["invoke"],
@@ -136,7 +139,10 @@ class _Session:
             before=message["before"],
             after=message["after"],
             preempted=preempted,
+            disturbed=disturbed,
         )
+        if disturbed:
+            self.progress.warned(f"{self.step}: {breakdown.DISTURBED}")
         if breakdown.is_too_short(self.profile):
             self.progress.warned(f"{self.step}: {breakdown.TOO_SHORT}")
 
@@ -257,8 +263,9 @@ def precision_of(graph: Graph) -> str:
 
 
 def _row(row: dict[str, Any], typical: Sequence[int]) -> Row:
+    """typical: the runs to take the mean of; none for that of its own quicker half, where all runs were disturbed."""
+    us = sum(row["us"][i] for i in typical) / len(typical) if typical else stats.quicker_half(row["us"])
     shapes = [tuple(shape) for output in row.get("outputs", []) for shape in output.values()]
-    us = sum(row["us"][i] for i in typical) / len(typical)
     if row["source"] == "delegate" and us >= 1:
         us += DELEGATE_CUT_US
     return Row(

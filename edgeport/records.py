@@ -198,8 +198,9 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 class OpTime(msgspec.Struct, frozen=True, kw_only=True):
-    """One operator that the runtime ran. us: mean over the typical runs (stats.typical_runs), with what the profiler
-    cuts off; runs_us: of each profiled run as the profiler told it, none in results that kept only the mean.
+    """One operator that the runtime ran. us: mean over the typical runs (stats.typical_runs; but see OpProfile), with
+    what the profiler cuts off; runs_us: of each profiled run as the profiler told it, none in results that kept only
+    the mean.
 
     op: the runtime's own kind. class_: a class of the breakdown. module: the path of the PyTorch module, or the layer,
     that it came from, "" for the network itself, None where it cannot be told. madds: multiply-adds that it computes,
@@ -223,6 +224,8 @@ class OpProfile(msgspec.Struct, frozen=True):
     between_us: what passes in them between one operator's end and the next one's start, one a run: the profiler writing
     its records, and dispatch. plain_ns: runs without the profiler in the same process, half before and half after.
     preempted: how often in each run the system gave a core to another program, nothing where that was not told.
+    disturbed: all runs were so much longer for it (stats.is_disturbed) that an operator's us is the mean of the quicker
+    half of its own times.
     """
 
     plain_ns: tuple[int, ...]
@@ -232,6 +235,7 @@ class OpProfile(msgspec.Struct, frozen=True):
     before: dict[str, Any]
     after: dict[str, Any]
     preempted: tuple[int, ...] = ()
+    disturbed: bool = False
 
 
 class Commit(msgspec.Struct, frozen=True):

@@ -15,8 +15,12 @@ DRIFT = 0.05
 SLOW_CLOCK = 0.9
 CONFIDENCE = 0.95
 ENOUGH_RUNS = 16  # without preemption, for a breakdown
+DISTURBED = 1.1
 SHUTDOWN = 6  # the worst of Android's ThrottlingSeverity
 LIMITS = ("under-voltage", "capped frequency", "throttling", "soft temperature limit")  # bits of get_throttled
+
+
+Times = Sequence[Sequence[int]]
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -176,8 +180,8 @@ def typical_runs(invoke_us: Sequence[int], preempted: Sequence[int]) -> tuple[in
     of those that were preempted least.
 
     One operator that another program interrupts once in 16 runs would else seem to take most of a network. Runs that
-    were never preempted are taken if there are a quarter of all, or ENOUGH_RUNS; otherwise it is those preempted up to
-    as often as needed for so many. All runs where nothing tells how often they were (preempted is empty).
+    were never preempted are taken if they are a quarter of all, or ENOUGH_RUNS; otherwise those that were up to as
+    often as needed for so many. All runs where nothing tells how often they were (preempted is empty).
     """
     if not preempted:
         return tuple(range(len(invoke_us)))
@@ -193,12 +197,41 @@ def runs_set_aside(profile: OpProfile) -> int:
     return len(profile.invoke_us) - len(typical_runs(profile.invoke_us, profile.preempted))
 
 
-def invoke_us(profile: OpProfile) -> float:
-    """Mean time of the typical runs by the runtime's own profiler, less what passes between operators: what shares are
-    of.
+def quicker_half(us: Sequence[int]) -> float:
+    """The mean of the smaller half of some times: what something takes where it is interrupted less than every second
+    time, whatever an interruption takes.
     """
-    typical = typical_runs(profile.invoke_us, profile.preempted)
-    return sum(profile.invoke_us[i] - profile.between_us[i] for i in typical) / len(typical)
+    half = sorted(us)[: math.ceil(len(us) / 2)]
+    return sum(half) / len(half)
+
+
+def is_disturbed(invoke_us: Sequence[int], between_us: Sequence[int], preempted: Sequence[int], ops: Times) -> bool:
+    """Whether even the typical runs were so often interrupted that they last a tenth longer than what their operators
+    take when they are not. ops: the times of each, one a run.
+    """
+    if not preempted or not ops:
+        return False
+    undisturbed = _sum_of_parts(invoke_us, between_us, ops)
+    return _mean_of_runs(invoke_us, between_us, preempted) > DISTURBED * undisturbed
+
+
+def invoke_us(profile: OpProfile) -> float:
+    """What shares are of: a run by the runtime's own profiler, less what passes between operators. The mean of the
+    typical runs, or where all were disturbed the sum of what the operators, and the rest, take in their quicker half.
+    """
+    if profile.disturbed:
+        return _sum_of_parts(profile.invoke_us, profile.between_us, [op.runs_us for op in profile.ops])
+    return _mean_of_runs(profile.invoke_us, profile.between_us, profile.preempted)
+
+
+def _mean_of_runs(invoke_us: Sequence[int], between_us: Sequence[int], preempted: Sequence[int]) -> float:
+    typical = typical_runs(invoke_us, preempted)
+    return sum(invoke_us[i] - between_us[i] for i in typical) / len(typical)
+
+
+def _sum_of_parts(invoke_us: Sequence[int], between_us: Sequence[int], ops: Times) -> float:
+    rest = [whole - between - sum(us) for whole, between, *us in zip(invoke_us, between_us, *ops, strict=True)]
+    return sum(map(quicker_half, ops)) + quicker_half(rest)
 
 
 def overhead(profile: OpProfile) -> float:

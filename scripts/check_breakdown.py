@@ -30,6 +30,7 @@ from edgeport.records import OpProfile, OpTime
 from edgeport.runner import local_runner
 
 FIRST, APART, POINTS = 5, 1.1, 3.0
+SHOWN = 3  # of the pairs that changed places
 LOOP = "while True: pass"
 
 
@@ -55,12 +56,13 @@ def _compared(artifact: Artifact, settings: Settings) -> bool:
         beside = _profile(artifact, settings)
     points, swapped = class_points(alone, beside), changed_places(alone.ops, beside.ops)
     raw = class_points(of_all_runs(alone), of_all_runs(beside))
-    preempted = sum(map(bool, beside.preempted))
+    preempted = " and ".join(str(sum(map(bool, p.preempted))) for p in (alone, beside))
     aside = stats.runs_set_aside(beside)
     print(
-        f"{artifact.model}: {preempted} of {len(beside.preempted)} runs preempted, {aside} set aside; "
+        f"{artifact.model}: {preempted} of {len(beside.preempted)} runs preempted, {aside} set aside"
+        f"{', and times taken by operator' * beside.disturbed}; "
         f"classes within {points:.1f} points (of all runs: {raw:.1f}); "
-        f"places changed: {', '.join(swapped) or 'none'}",
+        f"places changed: {len(swapped)}{''.join(f', {pair}' for pair in swapped[:SHOWN])}",
         flush=True,
     )
     return points <= POINTS and not swapped
@@ -98,18 +100,23 @@ def changed_places(alone: Sequence[OpTime], beside: Sequence[OpTime]) -> list[st
     """
     order = sorted(range(len(alone)), key=lambda i: -alone[i].us)
     pairs = ((i, j) for i in order[:FIRST] for j in order if alone[i].us > APART * alone[j].us)
-    return [f"{_name(alone[i])} and {_name(alone[j])}" for i, j in pairs if beside[i].us <= beside[j].us]
+    return [
+        f"{_name(alone[i])}, {alone[i].us:.0f} us ({beside[i].us:.0f} beside the loop), and "
+        f"{_name(alone[j])}, {alone[j].us:.0f} ({beside[j].us:.0f})"
+        for i, j in pairs
+        if beside[i].us <= beside[j].us
+    ]
 
 
 def of_all_runs(profile: OpProfile) -> OpProfile:
     """The same profile as a mean of every run, as it would be without setting any aside."""
     runs = len(profile.invoke_us)
     ops = tuple(msgspec.structs.replace(op, us=sum(op.runs_us) / runs) for op in profile.ops)
-    return msgspec.structs.replace(profile, ops=ops, preempted=())
+    return msgspec.structs.replace(profile, ops=ops, preempted=(), disturbed=False)
 
 
 def _name(op: OpTime) -> str:
-    return f"{op.module or op.name} ({op.us:.0f} us)"
+    return op.module or op.name
 
 
 if __name__ == "__main__":

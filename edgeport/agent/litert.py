@@ -147,6 +147,7 @@ class Session:
             preempted.append(telemetry.involuntary_switches() - switches)
             self._call("LiteRtStopProfiler", [P], self._profiler)
             self._add_times(rows, run, runs)
+            telemetry.step_aside(preempted[-1])
         return {"rows": list(rows.values()), "preempted": preempted}
 
     def _add_times(self, rows: Dict[Any, Dict[str, Any]], run: int, runs: int) -> None:

@@ -154,6 +154,7 @@ class Session:
             switches = telemetry.involuntary_switches()
             self.run()
             preempted.append(telemetry.involuntary_switches() - switches)
+            telemetry.step_aside(preempted[-1])
         self._free_outputs()
         self._function("ReleaseSession", P, restype=None)(self._session)  # writes the profile
         path = next(os.path.join(self._folder, f) for f in os.listdir(self._folder) if f.startswith("profile"))

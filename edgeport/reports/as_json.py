@@ -12,7 +12,7 @@ from edgeport.errors import ResultFileError
 from edgeport.records import SCHEMA, Comparison, OpProfile, Result
 from edgeport.reports import View, rows, verdicts
 
-RAW_PROFILE = ("plain_ns", "invoke_us", "between_us", "preempted", "before", "after")
+RAW_PROFILE = ("plain_ns", "invoke_us", "between_us", "preempted", "disturbed", "before", "after")
 # Of an indented document: a list of numbers, which no text can look like, for in JSON none has a line break.
 NUMBERS = re.compile(r"\[\n\s*(-?[\d.][-+.\deE]*(?:,\n\s*-?[\d.][-+.\deE]*)*)\n\s*\]")
 
@@ -56,6 +56,7 @@ def document(result: Result) -> dict[str, Any]:
         "invoke_us": stats.invoke_us(profile) if profile else None,
         "profiled_runs": len(profile.invoke_us) if profile else None,
         "profiled_runs_set_aside": stats.runs_set_aside(profile) if profile else None,
+        "disturbed": profile.disturbed if profile else None,
         "too_short_to_break_down": breakdown.is_too_short(profile) if profile else None,
         "ops": _ops(profile),
         "raw": {

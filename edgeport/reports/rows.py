@@ -158,20 +158,26 @@ def classes(results: Sequence[Result]) -> Table:
     rows = [(key, *(_share(column[key]) for column in lines)) for key in lines[0]]
     overheads = tuple(f"{stats.overhead(r.profile):+.0%}" for r in results if r.profile)
     aside = tuple(_set_aside(r.profile) for r in results if r.profile)
-    short = [label(r, results) for r in results if r.profile and breakdown.is_too_short(r.profile)]
     title = "share of the profiled run by class (ShuffleNetV2, Fig. 2)"
+    short = [label(r, results) for r in results if r.profile and breakdown.is_too_short(r.profile)]
     title += f"; TOO SHORT TO BREAK DOWN: {', '.join(short)}: {breakdown.TOO_SHORT}" if short else ""
+    disturbed = [label(r, results) for r in results if r.profile and r.profile.disturbed]
+    title += f"; DISTURBED: {', '.join(disturbed)}: {breakdown.DISTURBED}" if disturbed else ""
     rows += [("profiler's cost", *overheads), ("runs set aside", *aside)]
     return Table(title, header, tuple(rows), tuple(range(1, len(header))))
 
 
 def _set_aside(profile: OpProfile) -> str:
+    if profile.disturbed:
+        return f"by operator, of {len(profile.invoke_us)}"
     return f"{stats.runs_set_aside(profile)} of {len(profile.invoke_us)}"
 
 
 def _runs(profile: OpProfile) -> str:
     """What a breakdown is made of, for its title."""
     short = "; TOO SHORT TO BREAK DOWN" if breakdown.is_too_short(profile) else ""
+    if profile.disturbed:
+        return f"all {len(profile.invoke_us)} runs DISTURBED: means of each operator's quicker half{short}"
     return f"{_set_aside(profile)} runs set aside{short}"
 
 
