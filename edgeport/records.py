@@ -4,7 +4,8 @@ Schema history of the JSON forms:
     1  first version
     2  manifest: passes. inspect: layer_types are of layers with multiply-adds; other_types, modules and blocks beside
        them; a layer's products and channels one by one. profile: origin, and raw.profile's states before and
-       after
+       after; an operator's us is of the typical runs, its runs_us of all, and its madds and bytes are null where they
+       are unknown; raw.profile.preempted; assumed_shapes; input_data
 """
 
 from typing import Any
@@ -220,10 +221,13 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 class OpTime(msgspec.Struct, frozen=True, kw_only=True):
-    """One operator that the runtime ran. us: mean over the profiled runs.
+    """One operator that the runtime ran. us: mean over the typical runs (stats.typical_runs; but see OpProfile), with
+    what the profiler cuts off; runs_us: of each profiled run as the profiler told it, none in results that kept only
+    the mean.
 
     op: the runtime's own kind. class_: a class of the breakdown. module: the path of the PyTorch module, or the layer,
-    that it came from, "" for the network itself, None where it cannot be told. madds: multiply-adds that it computes.
+    that it came from, "" for the network itself, None where it cannot be told. madds: multiply-adds that it computes,
+    bytes: that it reads and writes, weights too; None where they are not known.
     """
 
     name: str
@@ -232,8 +236,9 @@ class OpTime(msgspec.Struct, frozen=True, kw_only=True):
     module: str | None
     shape: tuple[int, ...]
     us: float
-    madds: int
-    bytes: int
+    madds: int | None
+    bytes: int | None
+    runs_us: tuple[int, ...] = ()
 
 
 class OpProfile(msgspec.Struct, frozen=True):
@@ -241,6 +246,9 @@ class OpProfile(msgspec.Struct, frozen=True):
 
     between_us: what passes in them between one operator's end and the next one's start, one a run: the profiler writing
     its records, and dispatch. plain_ns: runs without the profiler in the same process, half before and half after.
+    preempted: how often in each run the system gave a core to another program, nothing where that was not told.
+    disturbed: all runs were so much longer for it (stats.is_disturbed) that an operator's us is the mean of the quicker
+    half of its own times.
     """
 
     plain_ns: tuple[int, ...]
@@ -249,6 +257,8 @@ class OpProfile(msgspec.Struct, frozen=True):
     ops: tuple[OpTime, ...]
     before: dict[str, Any]
     after: dict[str, Any]
+    preempted: tuple[int, ...] = ()
+    disturbed: bool = False
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -270,8 +280,19 @@ class Origin(msgspec.Struct, frozen=True):
     commit: Commit | None = None
 
 
+class InputData(msgspec.Struct, frozen=True):
+    """The file that some inputs' values came from; the others were filled."""
+
+    file: str
+    sha256: str
+    inputs: tuple[str, ...]
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One artifact measured with one runtime on one device."""
+    """One artifact measured with one runtime on one device. inputs: as they were run. assumed_shapes: by input, where
+    the file leaves sizes open and nobody said which to take. takes_outputs: False where the runtime took no buffers
+    for outputs whose sizes are known only when the network has run.
+    """
 
     model: str
     file: str
@@ -289,6 +310,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     launches: tuple[Launch, ...]
     profile: OpProfile | None = None
     origin: Origin | None = None
+    assumed_shapes: dict[str, tuple[int, ...]] = {}
+    input_data: InputData | None = None
+    takes_outputs: bool = True
 
 
 class Criteria(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
+    InputData,
     InputShape,
     KeepHistory,
     MinSqnr,
@@ -72,6 +73,7 @@ def compare(
     set_: Set = [],  # noqa: B006
     weights: Weights = None,
     input_shape: InputShape = [],  # noqa: B006
+    input_data: InputData = None,
     target: Target = None,
     calibration_data: Calibration = None,
     min_sqnr_db: MinSqnr = MIN_SQNR_DB,
@@ -89,12 +91,14 @@ def compare(
     Example: edgeport compare old.tflite new.tflite --tolerance 1%
     """
     from edgeport import compare as rules
+    from edgeport import inputs
     from edgeport.reports import View, verdicts
 
     one_of("--format", format, verdicts.FORMATS)
     by = rules.criteria(share("--tolerance", tolerance), None if effect is None else share("--effect", effect), alpha)
     destination = destination_file(output)
     place = find_place(device)
+    values = inputs.load(input_data) if input_data else None
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     made: list[Any] = []
     with display.steps(not quiet) as progress, recorded(made, history, database) as started:
@@ -110,6 +114,7 @@ def compare(
             nice=nice,
             seed=secrets.randbits(32) if seed is None else seed,
             input_shapes=shapes_of(input_shape, is_converted(baseline) and is_converted(candidate)),
+            values=values,
             profile=ops,
             allow_emulated=allow_emulated,
             origin=started,

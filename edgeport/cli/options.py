@@ -51,6 +51,14 @@ InputShape = Annotated[
         help="1,3,160,160, once an input in their order; 1,16:int64 for another type. For a file: NAME=SIZES.",
     ),
 ]
+InputData = Annotated[
+    Path | None,
+    typer.Option(
+        "--input-data",
+        metavar="FILE.npz",
+        help="Values to run with, an array an input, by its name. Default: fractions, indices of 0, masks of 1.",
+    ),
+]
 Calibration = Annotated[
     Path | None,
     typer.Option(

@@ -13,6 +13,7 @@ from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
+    InputData,
     InputShape,
     KeepHistory,
     MinSqnr,
@@ -79,6 +80,7 @@ def profile(
     set_: Set = [],  # noqa: B006
     weights: Weights = None,
     input_shape: InputShape = [],  # noqa: B006
+    input_data: InputData = None,
     target: Target = None,
     calibration_data: Calibration = None,
     min_sqnr_db: MinSqnr = MIN_SQNR_DB,
@@ -92,7 +94,7 @@ def profile(
 
     Example: edgeport profile shufflenet_v2 --device rpi4 --device local --precision int8
     """
-    from edgeport import reports
+    from edgeport import inputs, reports
     from edgeport.fleet import Conditions, Fleet, Job
     from edgeport.measure import Settings
     from edgeport.reports import View
@@ -109,6 +111,7 @@ def profile(
         warmup_runs=warmup_runs,
         launches=launches,
         input_shapes=shapes_of(input_shape, is_converted(model)),
+        values=inputs.load(input_data) if input_data else None,
         profile=ops,
         cool_down=cool_down,
     )

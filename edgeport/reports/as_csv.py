@@ -21,8 +21,13 @@ def render(results: Sequence[Result], view: View) -> str:
     writer.writerow((*RESULT, *keys, *COSTS))
     for result in results:
         for row, line in _lines(result, view):
-            writer.writerow((*_result(result), *row, f"{line.us:.3f}", f"{line.share:.6f}", line.madds, line.bytes))
+            writer.writerow((*_result(result), *row, f"{line.us:.3f}", f"{line.share:.6f}", *_costs(line)))
     return out.getvalue()
+
+
+def _costs(line: Line) -> tuple[int | str, int | str]:
+    """Multiply-adds and bytes, nothing where an operator's are not known."""
+    return "" if line.unknown_madds else line.madds, "" if line.unknown_bytes else line.bytes
 
 
 def draw(tables: Sequence[Table], view: View) -> str:

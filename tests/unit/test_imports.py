@@ -19,7 +19,7 @@ LAYERS = (
     "files records progress chatter targets",
     "cost origin",
     "formats",
-    "stats catalog attribution",
+    "stats catalog attribution inputs",
     "breakdown compare graph transport",
     "history kit probe pinning",
     "runner",
