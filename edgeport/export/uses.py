@@ -61,6 +61,7 @@ SHAPES_ONLY = (
     *(aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default),
     *(aten._assert_tensor_metadata.default, aten.sym_size.int),
 )
+CHOICES = (aten.where.self, aten.where.Scalar, aten.where.ScalarSelf, aten.where.ScalarOther)
 FILLS = (aten.masked_fill.Scalar, aten.masked_fill_.Scalar, aten.masked_fill.Tensor, aten.masked_fill_.Tensor)
 
 
@@ -119,7 +120,7 @@ class _Uses:
         ones = torch.ones(self.info.shape, dtype=torch.float64)
         self.views[start] = _View(elements, ones, 0 * ones, self.info.dtype == "bool")
         for node in self.gm.graph.nodes:
-            if node.op == "call_function" and any(n in self.views for n in node.all_input_nodes):
+            if node.op != "placeholder" and any(n in self.views for n in node.all_input_nodes):
                 view = self._read(node)
                 if view is not None:
                     self.views[node] = view
@@ -390,7 +391,7 @@ class _Uses:
 HANDLERS: dict[Any, Callable[[_Uses, Node], _View | None]] = {
     operator.getitem: _Uses._item,
     aten.one_hot.default: _Uses._one_hot,
-    aten.where.self: _Uses._chosen,
+    **dict.fromkeys(CHOICES, _Uses._chosen),
     aten.scaled_dot_product_attention.default: _Uses._attention,
     aten.batch_norm.default: _Uses._norm,
     **dict.fromkeys((m for m in MOVES if m is not operator.getitem), _Uses._move),
