@@ -5,7 +5,8 @@ Schema history of the JSON forms:
     2  manifest: passes. inspect: layer_types are of layers with multiply-adds; other_types, modules and blocks beside
        them; a layer's products and channels one by one. profile: origin, and raw.profile's states before and
        after; an operator's us is of the typical runs, its runs_us of all, and its madds and bytes are null where they
-       are unknown; raw.profile.preempted; assumed_shapes; input_data
+       are unknown; raw.profile.preempted; assumed_shapes; input_data. Later, with defaults for what was written before: manifest: calibration's held_back, verification's
+       held_back and pieces, an artifact's calibrated; top1_agreement may be null
 """
 
 from typing import Any
@@ -60,6 +61,10 @@ class PieceVerification(msgspec.Struct, frozen=True):
 
     piece: where it lies in the output, such as "[:, 0:4]", or the operator that made it; "" for a whole output. Errors
     and ratio as in Verification, relative to this piece's own values.
+
+    varying_db: as sqnr_db, of what differs from the piece's mean, which alone may be most of its values; None where
+    nothing differs, or both are equal. agreement: the share of equal elements of integers or booleans, which have no
+    ratio; None for floats.
     """
 
     output: str
@@ -67,6 +72,8 @@ class PieceVerification(msgspec.Struct, frozen=True):
     max_absolute_error: float
     max_relative_error: float
     sqnr_db: float | None
+    varying_db: float | None = None
+    agreement: float | None = None
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -74,16 +81,19 @@ class Verification(msgspec.Struct, frozen=True):
 
     held_back: no range and no choice was made by these samples.
 
-    max_relative_error: largest absolute difference over the largest absolute value of PyTorch's output.
-    sqnr_db: 10 log10(sum of squares of PyTorch's outputs / sum of squares of the differences); None if equal.
-    top1_agreement: share of samples in which the largest entry of the first output is the same one.
+    max_relative_error: largest absolute difference over the largest absolute value of PyTorch's output, or the
+    difference itself where that has nothing but zeros.
+    sqnr_db: 10 log10(sum of squares of PyTorch's outputs / sum of squares of the differences), of floats, at least
+    -120; None if equal.
+    top1_agreement: share of the rows along the last axis of the first output in which the largest entry is the same
+    one; None where that output is a map, several pieces, no floats, or has one entry a row.
     """
 
     samples: int
     max_absolute_error: float
     max_relative_error: float
     sqnr_db: float | None
-    top1_agreement: float
+    top1_agreement: float | None
     held_back: bool = False
     pieces: tuple[PieceVerification, ...] = ()
 
@@ -144,8 +154,9 @@ class Quantized(msgspec.Struct, frozen=True):
 class Artifact(msgspec.Struct, frozen=True):
     """One file of an export. verification: what it is judged by, on samples held back where there are enough.
 
-    quantized: of an int8 file. calibrated: its figures on the samples that its ranges were taken from. renamed: the
-    file's names of outputs that could not keep the network's, by those: in ONNX no output is called as an input is.
+    quantized: of an int8 file. calibrated: its figures on the samples that its ranges were taken from, where others
+    were held back. An fp32 file, which has no ranges, is judged by all samples. renamed: the file's names of outputs
+    that could not keep the network's, by those: in ONNX no output is called as an input is.
     """
 
     file: str
@@ -163,11 +174,12 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """The samples that int8 ranges and verification come from."""
+    """The samples that int8 ranges and verification come from. held_back: how many were for the verdict alone."""
 
     source: str
     samples: int
     sha256: str
+    held_back: int = 0
 
 
 class Model(msgspec.Struct, frozen=True):

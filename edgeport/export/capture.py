@@ -17,11 +17,12 @@ from torch.fx.graph import CodeGen
 from edgeport import catalog, graph
 from edgeport.catalog import Factory
 from edgeport.errors import ExportError, UsageError, causes
-from edgeport.export import checkpoint, fitness
+from edgeport.export import checkpoint, draws, fitness
 from edgeport.graph._nodes import memory_of, overwritten
 from edgeport.records import Rewrite
 
 SEED = 0
+MOST_NAMED = 5  # parameters that a message lists
 
 
 class Captured(msgspec.Struct, frozen=True):
@@ -114,8 +115,35 @@ def program(gm: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> torch.expor
         return torch.export.export(gm, inputs)
 
 
-def example_inputs(factory: Factory, asked: Sequence[str]) -> tuple[Tensor, ...]:
-    """Random tensors of the shapes asked for ("1,3,224,224", or "1,16:int64"), else of those declared."""
+def check_finite(network: nn.Module) -> None:
+    """Raises ExportError that names the parameters, and the figures of batches, that hold NaN or infinity.
+
+    Other buffers may hold infinity: masks do.
+    """
+    holding = []
+    figures = {n for n, _ in network.named_buffers() if n.rpartition(".")[2] in ("running_mean", "running_var")}
+    learnt = {n for n, _ in network.named_parameters()} | figures
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if not tensor.is_floating_point() or tensor.isfinite().all():
+            continue
+        nans, infinities = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+        if nans or name in learnt:
+            module = name.rpartition(".")[0] or "(the network itself)"
+            holding.append(f"{name} in module {module} ({nans} NaN, {infinities} infinite of {tensor.numel()})")
+    if holding:
+        more = f" and {len(holding) - MOST_NAMED} more" if len(holding) > MOST_NAMED else ""
+        raise ExportError(
+            f"the network's weights are not finite: {', '.join(holding[:MOST_NAMED])}{more}; nothing is converted: "
+            "train it again, or give other --weights"
+        )
+
+
+def example_inputs(factory: Factory, asked: Sequence[str], network: nn.Module | None = None) -> tuple[Tensor, ...]:
+    """Tensors of the shapes asked for ("1,3,224,224", or "1,16:int64"), else of those declared, that networks can take.
+
+    Random floats; zeros of integers, which are rows of any embedding; ones of booleans and of what the network calls a
+    mask.
+    """
     if asked:
         parsed = [_parse_shape(text) for text in asked]
     elif factory.input_shapes:
@@ -125,17 +153,20 @@ def example_inputs(factory: Factory, asked: Sequence[str]) -> tuple[Tensor, ...]
             f"the input shape of {factory.source} is unknown; give --input-shape 1,3,224,224, once an input"
         )
     generator = torch.Generator().manual_seed(SEED)
+    names = list(inspect.signature(network.forward).parameters) if network is not None else []
+    names += [""] * len(parsed)
     try:
-        return tuple(_random(shape, dtype, generator) for shape, dtype in parsed)
+        return tuple(_example(name, *sizes, generator) for sizes, name in zip(parsed, names, strict=False))
     except (RuntimeError, MemoryError) as e:  # PyTorch's own for what is too large
         shapes = " and ".join("x".join(map(str, shape)) for shape, _ in parsed)
         raise UsageError(f"an input of {shapes} cannot be made ({str(e).strip()}); give smaller sizes") from e
 
 
-def _random(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def _example(name: str, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator, dtype=dtype)
-    return torch.zeros(shape, dtype=dtype)
+    is_mask = dtype == torch.bool or draws.MASK in name.lower()
+    return torch.ones(shape, dtype=dtype) if is_mask else torch.zeros(shape, dtype=dtype)
 
 
 def _parse_shape(text: str) -> tuple[tuple[int, ...], torch.dtype]:
