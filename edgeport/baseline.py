@@ -10,24 +10,25 @@ from typing import Any
 
 import msgspec
 
-from edgeport import files
+from edgeport import documents, files
 from edgeport.errors import ModelFileError, NothingComparedError, UsageError, nearest
 from edgeport.measure import Artifact
 from edgeport.records import SCHEMA, Baseline, BaselineEntry
 
 INDEX, OBJECTS = "baseline.json", "objects"
 ANEW = "remove it and save the baseline anew"
+MOST_BYTES = 1_000_000_000  # of an index, which holds every sample
 
 
 def load(folder: Path) -> Baseline:
     """Raises NothingComparedError where there is none, ModelFileError where it is damaged or of another version."""
     path = folder / INDEX
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Baseline)
+        found = documents.read(path, Baseline, MOST_BYTES)
     except OSError as e:
         hint = f"make one with edgeport baseline save MODEL -o {folder}"
         raise NothingComparedError(f"there is no baseline in {folder} ({files.reason(e)}); {hint}") from e
-    except msgspec.MsgspecError as e:
+    except documents.DocumentError as e:
         raise ModelFileError(f"{path} is damaged or of another version ({e}); {ANEW}") from e
     if found.schema != SCHEMA:
         raise ModelFileError(f"{path} has schema {found.schema}, this edgeport reads {SCHEMA}; {ANEW}")
@@ -97,6 +98,7 @@ def select(baseline: Baseline, models: Sequence[str], devices: Sequence[str]) ->
 
 
 def _object(folder: Path, entry: BaselineEntry) -> Path:
+    """In the folder: hash and ending were checked where they were read (edgeport.records)."""
     return folder / OBJECTS / (entry.result.sha256 + Path(entry.result.file).suffix.lower())
 
 

@@ -7,12 +7,20 @@ Schema history of the JSON forms:
        after
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 SCHEMA = 2
 MIN_SQNR_DB = 10.0  # of an int8 file's outputs, unless another is asked for
+MOST_THREADS = 1024
+
+# What a file tells is held against these where it is read.
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]*\.(?i:onnx|tflite)\Z", max_length=255)]  # in its folder
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Threads = Annotated[int, msgspec.Meta(ge=1, le=MOST_THREADS)]
+Microseconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,11 +133,11 @@ class Artifact(msgspec.Struct, frozen=True):
     quantized: of an int8 file. calibrated: its figures on the samples that its ranges were taken from.
     """
 
-    file: str
+    file: FileName
     format: str
     precision: str
-    sha256: str
-    size_bytes: int
+    sha256: Sha256
+    size_bytes: Count
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     verification: Verification
@@ -142,8 +150,8 @@ class Calibration(msgspec.Struct, frozen=True):
     """The samples that int8 ranges and verification come from."""
 
     source: str
-    samples: int
-    sha256: str
+    samples: Count
+    sha256: Sha256
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -188,10 +196,10 @@ class Manifest(msgspec.Struct, frozen=True):
 class Launch(msgspec.Struct, frozen=True):
     """One fresh process of the agent that timed plain runs. Times in ns, snapshots as the agent read them."""
 
-    init_ns: int
-    first_ns: int
-    samples_ns: tuple[int, ...]
-    peak_bytes: int | None
+    init_ns: Count
+    first_ns: Count
+    samples_ns: tuple[Count, ...]
+    peak_bytes: Count | None
     before: dict[str, Any]
     after: dict[str, Any]
 
@@ -208,9 +216,9 @@ class OpTime(msgspec.Struct, frozen=True, kw_only=True):
     class_: str = msgspec.field(name="class")
     module: str | None
     shape: tuple[int, ...]
-    us: float
-    madds: int
-    bytes: int
+    us: Microseconds
+    madds: Count
+    bytes: Count
 
 
 class OpProfile(msgspec.Struct, frozen=True):
@@ -220,8 +228,8 @@ class OpProfile(msgspec.Struct, frozen=True):
     its records, and dispatch. plain_ns: runs without the profiler in the same process, half before and half after.
     """
 
-    plain_ns: tuple[int, ...]
-    invoke_us: tuple[int, ...]
+    plain_ns: tuple[Count, ...]
+    invoke_us: tuple[Count, ...]
     between_us: tuple[int, ...]
     ops: tuple[OpTime, ...]
     before: dict[str, Any]
@@ -251,16 +259,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact measured with one runtime on one device."""
 
     model: str
-    file: str
-    sha256: str
-    size_bytes: int
+    file: FileName
+    sha256: Sha256
+    size_bytes: Count
     device: str
     runtime: str
     runtime_version: str
     precision: str
-    num_threads: int
-    cores: tuple[int, ...]
-    warmup_runs: int
+    num_threads: Threads
+    cores: tuple[Count, ...]
+    warmup_runs: Count
     inputs: tuple[TensorInfo, ...]
     facts: dict[str, Any]
     launches: tuple[Launch, ...]
@@ -292,7 +300,7 @@ class TimedBlock(msgspec.Struct, frozen=True):
     position ran beside each other. before, after: what the agent read of the device.
     """
 
-    ns: dict[str, tuple[tuple[int, ...], ...]]
+    ns: dict[str, tuple[tuple[Count, ...], ...]]
     waited_ns: dict[str, tuple[tuple[int, ...], ...]]
     preempted: dict[str, tuple[tuple[int, ...], ...]]
     before: dict[str, Any]
@@ -311,9 +319,9 @@ class Accuracy(msgspec.Struct, frozen=True):
     """How many of the same labelled samples each side names rightly (top-1)."""
 
     source: str
-    samples: int
-    baseline_right: int
-    candidate_right: int
+    samples: Count
+    baseline_right: Count
+    candidate_right: Count
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from edgeport import catalog, display
+from edgeport.cli.checks import say
 from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
+    DevicesFolder,
     InputShape,
     KeepHistory,
     MinSqnr,
@@ -51,6 +53,7 @@ def save(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The baseline's folder; what it holds is kept.")],
     device: Devices = ["local"],  # noqa: B006
+    devices: DevicesFolder = None,
     runtime: Runtime = None,
     precision: Precision = "fp32,int8",
     num_threads: NumThreads = None,
@@ -77,7 +80,7 @@ def save(
     made: list[Any] = []
     measured: list[Any] = []
     with display.steps(not quiet) as progress, recorded(measured, history, database) as started:
-        for place in [find_place(name) for name in dict.fromkeys(device)]:
+        for place in [find_place(name, devices) for name in dict.fromkeys(device)]:
             for model in dict.fromkeys(models):
                 artifacts, folder = find_artifacts(model, runtime, precision, how, place.target, progress)
                 shapes = shapes_of(input_shape, is_converted(model))
@@ -87,8 +90,8 @@ def save(
                 made += [(_entry(model, how, folder, r), a.path) for r, a in zip(results, artifacts, strict=True)]
         baseline.save(output, made)
     for entry, _ in made:
-        typer.echo(f"{entry.result.file}  {entry.result.runtime} on {entry.result.device}  {entry.result.sha256[:16]}")
-    typer.echo(output / baseline.INDEX)
+        say(f"{entry.result.file}  {entry.result.runtime} on {entry.result.device}  {entry.result.sha256[:16]}")
+    say(output / baseline.INDEX)
 
 
 def _measured(

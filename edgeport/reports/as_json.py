@@ -6,16 +6,15 @@ from typing import Any
 
 import msgspec
 
-from edgeport import breakdown, stats
+from edgeport import breakdown, cleaning, documents, stats
 from edgeport.errors import ResultFileError
 from edgeport.records import SCHEMA, Comparison, OpProfile, Result
 from edgeport.reports import View, rows, verdicts
 
 
 def render(results: Sequence[Result], view: View) -> str:
-    documents = [document(result) for result in results]
-    data = msgspec.json.encode(documents[0] if len(documents) == 1 else documents)
-    return msgspec.json.format(data, indent=1).decode() + "\n"
+    made = [document(result) for result in results]
+    return cleaning.as_json(made[0] if len(made) == 1 else made)
 
 
 def document(result: Result) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def read(text: bytes, name: str) -> list[Result | Comparison]:
     errors. Raises ResultFileError.
     """
     try:
-        found = msgspec.json.decode(text)
+        found: Any = documents.decoded(text, object)
         return [_read(document) for document in (found if isinstance(found, list) else [found])]
     except (msgspec.MsgspecError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as e:
         why = f"{e} is missing" if isinstance(e, KeyError) else e

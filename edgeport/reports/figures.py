@@ -14,8 +14,10 @@ def pyplot(what: str) -> Any:
         import matplotlib as mpl
     except ImportError as e:
         raise UsageError(f"{what} needs matplotlib; run pip install 'edgeport[plot]'") from e
+    mpl.rcdefaults()  # a matplotlibrc of the current folder is nobody's wish
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "edgeport"
+    mpl.rcParams["text.parse_math"] = False  # names with dollars are no formulas
     from matplotlib import pyplot as found
 
     return found
