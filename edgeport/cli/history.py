@@ -216,7 +216,7 @@ def _content(path: Path) -> bytes:
     try:
         return files.content(path, MOST_BYTES)
     except OSError as e:
-        raise errors.ResultFileError(f"{path} cannot be read: {files.reason(e)}; give what --format json wrote") from e
+        raise errors.ResultFileError(f"{path}: {files.reason(e)}; give a file that --format json wrote") from e
 
 
 @app.command()

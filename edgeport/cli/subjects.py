@@ -48,7 +48,7 @@ def share(flag: str, text: str) -> float:
     return found
 
 
-def find_place(device: str, folder: Path | None) -> catalog.Device:
+def find_place(device: str, folder: Path | None = None) -> catalog.Device:
     """Raises UsageError for a device whose runner is none that can serve two files by turns. folder: of --devices."""
     place = find_device(device, folder)
     if place.runner != "agent":
