@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from edgeport import documents, files
+from edgeport import documents, files, trust
 from edgeport.errors import ModelFileError, NothingComparedError, UsageError, nearest
 from edgeport.measure import Artifact
 from edgeport.records import SCHEMA, Baseline, BaselineEntry
@@ -61,6 +61,17 @@ def save(folder: Path, made: Sequence[tuple[BaselineEntry, Path]]) -> Baseline:
 def kept(folder: Path) -> tuple[BaselineEntry, ...]:
     """What the folder holds; nothing where there is no baseline yet. Raises ModelFileError for one that is damaged."""
     return load(folder).entries if (folder / INDEX).exists() else ()
+
+
+def is_trusted(folder: Path) -> bool:
+    """Whether the user saved this baseline here, and nobody changed it since."""
+    index = folder / INDEX
+    return index.is_file() and trust.is_trusted(index, files.sha256(index))
+
+
+def trust_saved(folder: Path) -> None:
+    """Records that the user themselves saved what the folder holds. Raises EdgeportError where that cannot be kept."""
+    trust.trust(folder / INDEX, files.sha256(folder / INDEX))
 
 
 def artifact(folder: Path, entry: BaselineEntry) -> Artifact:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeport import catalog, display
-from edgeport.cli.checks import say
+from edgeport.cli.checks import complain, say
 from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
@@ -32,9 +32,11 @@ from edgeport.cli.subjects import (
     find_place,
     how_exported,
     is_converted,
+    is_factory,
     open_runner,
     shapes_of,
 )
+from edgeport.errors import EdgeportError
 from edgeport.records import MIN_SQNR_DB
 
 app = typer.Typer(name="baseline", help="Keep what later states are held against (edgeport check).")
@@ -75,7 +77,8 @@ def save(
     from edgeport import baseline, files
 
     files.writable_folder(output)
-    baseline.kept(output)
+    foreign = [e for e in baseline.kept(output) if is_factory(e.model) and e.model not in models]
+    is_own = not foreign or baseline.is_trusted(output)
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     made: list[Any] = []
     measured: list[Any] = []
@@ -89,9 +92,21 @@ def save(
                 measured += results
                 made += [(_entry(model, how, folder, r), a.path) for r, a in zip(results, artifacts, strict=True)]
         baseline.save(output, made)
+    if is_own:
+        _note_as_own(output)
     for entry, _ in made:
         say(f"{entry.result.file}  {entry.result.runtime} on {entry.result.device}  {entry.result.sha256[:16]}")
     say(output / baseline.INDEX)
+
+
+def _note_as_own(folder: Path) -> None:
+    """So that check runs the factories that it names, as it is and where it is."""
+    from edgeport import baseline
+
+    try:
+        baseline.trust_saved(folder)
+    except EdgeportError as e:
+        complain(f"warning: {e}; edgeport check will ask for --trust-baseline")
 
 
 def _measured(

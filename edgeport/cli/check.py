@@ -58,7 +58,7 @@ def check(
     ] = [],  # noqa: B006
     devices: DevicesFolder = None,
     trust_baseline: Annotated[
-        bool, typer.Option("--trust-baseline", help="Run the factories that the baseline names: whose is it?")
+        bool, typer.Option("--trust-baseline", help="Run the factories that it names, whoever saved it.")
     ] = False,
     tolerance: Tolerance = "2%",
     effect: Effect = None,
@@ -120,7 +120,8 @@ def check(
                 origin=started,
             )
             entries = store.select(store.load(baseline), models, device)
-            _refuse_foreign(entries, models, trust_baseline)
+            if not trust_baseline and not store.is_trusted(baseline):
+                _refuse_foreign(entries, models)
             subjects = _subjects(entries, baseline, bool(models), devices, progress)
             tasks = [(s, s.settings(settings, num_threads)) for s in subjects]
             for name in dict.fromkeys(s.place.name for s in subjects):
@@ -159,15 +160,15 @@ def _compare(tasks: Sequence[tuple[Subject, Any]], total: int, samples: Any, mad
         )
 
 
-def _refuse_foreign(entries: Sequence[Any], models: Sequence[str], trusted: bool) -> None:
+def _refuse_foreign(entries: Sequence[Any], models: Sequence[str]) -> None:
     """Raises UsageError for a factory that a baseline names and nobody else does: to make its network, it is run."""
     entry = next((e for e in entries if is_factory(e.model) and e.model not in models), None)
-    if entry is None or trusted:
+    if entry is None:
         return
     arguments = "".join(f" with {assignment}" for assignment in entry.options.assignments)
     raise UsageError(
-        f"the baseline names the factory {entry.model}{arguments}, which would be run here; name it yourself "
-        f"('edgeport check {shlex.quote(entry.model)} ...'), or pass --trust-baseline if the baseline is your own"
+        f"the baseline names the factory {entry.model}{arguments}, which would be run here, and it was not saved here "
+        f"by you as it is; name the factory ('edgeport check {shlex.quote(entry.model)} ...'), or pass --trust-baseline"
     )
 
 

@@ -130,7 +130,7 @@ def _npz(path: Path, inputs: Sequence[TensorInfo]) -> Samples:
     try:
         found = decode.arrays(path)
     except decode.TooLargeError as e:
-        raise UsageError(f"--calibration-data {path} is refused: {e}; save it without compression if it is your own") from e
+        raise UsageError(f"--calibration-data {path} is refused: {e}; save it without compression") from e
     except Exception as e:  # zip, zlib and NumPy each have their own for a file that is something else, or damaged
         raise UsageError(f"--calibration-data {path} is not an .npz of plain arrays ({e})") from e
     if len(inputs) == 1 and len(found) == 1:

@@ -81,7 +81,7 @@ def _npz(path: Path) -> Labelled:
     try:
         found = decode.arrays(path)
     except decode.TooLargeError as e:
-        raise UsageError(f"--eval-data {path} is refused: {e}; save it without compression if it is your own") from e
+        raise UsageError(f"--eval-data {path} is refused: {e}; save it without compression") from e
     except Exception as e:  # zip, zlib and NumPy each have their own for a file that is something else, or damaged
         raise UsageError(f"--eval-data {path} is not an .npz of plain arrays ({e})") from e
     labels = found.pop(LABELS, None)
