@@ -54,6 +54,11 @@ def markdown_block(shown: str) -> str:
     return f"{fence}\n{cleaned}\n{fence}"
 
 
+def figure(shown: str) -> str:
+    """For a line of a figure by matplotlib, which takes nothing between dollars for a formula."""
+    return line(shown).replace("$", r"\$")
+
+
 def as_csv(rows: Iterable[Sequence[Any]]) -> str:
     """Rows for a spreadsheet, which takes no cell for a formula."""
     out = StringIO()

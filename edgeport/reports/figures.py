@@ -17,7 +17,6 @@ def pyplot(what: str) -> Any:
     mpl.rcdefaults()  # a matplotlibrc of the current folder is nobody's wish
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "edgeport"
-    mpl.rcParams["text.parse_math"] = False  # names with dollars are no formulas
     from matplotlib import pyplot as found
 
     return found

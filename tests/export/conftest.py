@@ -21,6 +21,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("EDGEPORT_CACHE", str(folder))
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         patch.delenv("EDGEPORT_DATABASE", raising=False)
         yield folder
 

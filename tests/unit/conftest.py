@@ -17,6 +17,8 @@ def _own_history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What tests measure is not to land in the history of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.delenv("EDGEPORT_DEVICES", raising=False)
         patch.delenv("EDGEPORT_DATABASE", raising=False)
         yield
 
