@@ -8,7 +8,6 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
-import os
 import pkgutil
 import sys
 import tomllib
@@ -20,8 +19,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from edgeport import device_files, files
 from edgeport.errors import DeviceError, EdgeportError, ExportError, UsageError, nearest
-from edgeport.records import Preprocessing, Variant
+from edgeport.records import MOST_THREADS, Preprocessing, Variant
 
 ARTIFACT_SUFFIXES = (".onnx", ".tflite")
 FACTORY = "build"
@@ -64,7 +64,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ssh_config: str = ""
     workdir: str = ""
     python: str = "python3"
-    threads: Annotated[int, msgspec.Meta(ge=1)] = 1
+    threads: Annotated[int, msgspec.Meta(ge=1, le=MOST_THREADS)] = 1
     cores: tuple[int, ...] = ()
     runner: Literal["agent", "benchmark_model"] = "agent"
     android_kit: str = ""
@@ -164,51 +164,40 @@ def user_code(what: str) -> Iterator[None]:
         raise ExportError(f"{what} {type(e).__name__}: {e}{where}") from e
 
 
-def device_names() -> list[str]:
-    return sorted(_device_files())
+def device_names(folder: Path | None = None) -> list[str]:
+    """folder: of devices that count besides edgeport's own and the user's; as for find_device."""
+    return sorted(device_files.find(folder).counted)
 
 
-def find_device(name: str) -> Device:
-    """Raises UsageError for an unknown one and DeviceError for a file that does not fit."""
-    known = _device_files()
-    if name not in known:
-        raise UsageError(f"unknown device {name!r}; there are {', '.join(sorted(known))}{nearest(name, known)}")
-    return read_device(known[name])
+def find_device(name: str, folder: Path | None = None) -> Device:
+    """Raises UsageError for an unknown one and for one of the current folder that the user has not trusted, DeviceError
+    for a file that does not fit. folder: whose files are trusted.
+    """
+    found = device_files.find(folder)
+    if name in found.counted:
+        return read_device(found.counted[name])
+    if name in found.untrusted:
+        path = found.untrusted[name]
+        raise UsageError(f"device {name!r} is told of by {path} alone: {device_files.how_to_trust(name)}")
+    known = found.counted
+    raise UsageError(f"unknown device {name!r}; there are {', '.join(sorted(known))}{nearest(name, known)}")
 
 
 def read_device(path: Path) -> Device:
     """Raises DeviceError, which names the file and the key."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(files.content(path, device_files.MOST_BYTES).decode())
+        if "name" in raw:
+            raise msgspec.ValidationError(f"Object contains unknown field `name`: its file's name is {path.stem!r}")
         device = msgspec.convert({"name": path.stem, **raw}, Device)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as e:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, msgspec.ValidationError) as e:
         raise DeviceError(f"{path}: {e}") from e
     except OSError as e:
-        raise DeviceError(f"{path}: {(e.strerror or str(e)).lower()}") from e
+        raise DeviceError(f"{path}: {files.reason(e)}") from e
     beside = {
-        key: str(path.parent / Path(named).expanduser())
-        for key in ("ssh_config", "android_kit", "benchmark_model")
-        if (named := getattr(device, key))
+        key: str(device_files.beside(path, named)) for key in device_files.BESIDE if (named := getattr(device, key))
     }
     return msgspec.structs.replace(device, **beside)
-
-
-def device_file(name: str) -> Path:
-    """Of a device that there is."""
-    return _device_files()[name]
-
-
-def own_devices_folder() -> Path:
-    """Where the user's devices lie, whatever folder he is in."""
-    root = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(root) if root else Path.home() / ".config") / "edgeport" / "devices"
-
-
-def _device_files() -> dict[str, Path]:
-    """edgeport's own, the user's, and those of the folder that we are in; a later one takes the place of an earlier."""
-    shipped = Path(next(iter(importlib.import_module("edgeport.devices").__path__)))
-    folders = (shipped, own_devices_folder(), Path("devices"))
-    return {p.stem: p for folder in folders for p in sorted(folder.glob("*.toml"))}
 
 
 def _unknown_model(model: str) -> str:

@@ -5,16 +5,26 @@ Schema history of the JSON forms:
     2  manifest: passes. inspect: layer_types are of layers with multiply-adds; other_types, modules and blocks beside
        them; a layer's products and channels one by one. profile: origin, and raw.profile's states before and
        after; an operator's us is of the typical runs, its runs_us of all, and its madds and bytes are null where they
-       are unknown; raw.profile.preempted; assumed_shapes; input_data. Later, with defaults for what was written before: manifest: calibration's held_back, verification's
-       held_back and pieces, an artifact's calibrated; top1_agreement may be null
+       are unknown; raw.profile.preempted; assumed_shapes; input_data.
+       manifest: calibration's held_back, verification's held_back and pieces, an artifact's calibrated and renamed, an
+       int8 file's joins, float_joins and float_operators; top1_agreement may be null. All that came after the first
+       line has a default, so that what was written before it is read
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 SCHEMA = 2
 MIN_SQNR_DB = 10.0  # of an int8 file's outputs, unless another is asked for
+MOST_THREADS = 1024
+
+# What a file tells is held against these where it is read.
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]*\.(?i:onnx|tflite)\Z", max_length=255)]  # in its folder
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Threads = Annotated[int, msgspec.Meta(ge=1, le=MOST_THREADS)]
+Microseconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,11 +169,11 @@ class Artifact(msgspec.Struct, frozen=True):
     that could not keep the network's, by those: in ONNX no output is called as an input is.
     """
 
-    file: str
+    file: FileName
     format: str
     precision: str
-    sha256: str
-    size_bytes: int
+    sha256: Sha256
+    size_bytes: Count
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     verification: Verification
@@ -177,9 +187,9 @@ class Calibration(msgspec.Struct, frozen=True):
     """The samples that int8 ranges and verification come from. held_back: how many were for the verdict alone."""
 
     source: str
-    samples: int
-    sha256: str
-    held_back: int = 0
+    samples: Count
+    sha256: Sha256
+    held_back: Count = 0
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -224,10 +234,10 @@ class Manifest(msgspec.Struct, frozen=True):
 class Launch(msgspec.Struct, frozen=True):
     """One fresh process of the agent that timed plain runs. Times in ns, snapshots as the agent read them."""
 
-    init_ns: int
-    first_ns: int
-    samples_ns: tuple[int, ...]
-    peak_bytes: int | None
+    init_ns: Count
+    first_ns: Count
+    samples_ns: tuple[Count, ...]
+    peak_bytes: Count | None
     before: dict[str, Any]
     after: dict[str, Any]
 
@@ -247,10 +257,10 @@ class OpTime(msgspec.Struct, frozen=True, kw_only=True):
     class_: str = msgspec.field(name="class")
     module: str | None
     shape: tuple[int, ...]
-    us: float
-    madds: int | None
-    bytes: int | None
-    runs_us: tuple[int, ...] = ()
+    us: Microseconds
+    madds: Count | None
+    bytes: Count | None
+    runs_us: tuple[Count, ...] = ()
 
 
 class OpProfile(msgspec.Struct, frozen=True):
@@ -263,8 +273,8 @@ class OpProfile(msgspec.Struct, frozen=True):
     half of its own times.
     """
 
-    plain_ns: tuple[int, ...]
-    invoke_us: tuple[int, ...]
+    plain_ns: tuple[Count, ...]
+    invoke_us: tuple[Count, ...]
     between_us: tuple[int, ...]
     ops: tuple[OpTime, ...]
     before: dict[str, Any]
@@ -307,16 +317,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
-    file: str
-    sha256: str
-    size_bytes: int
+    file: FileName
+    sha256: Sha256
+    size_bytes: Count
     device: str
     runtime: str
     runtime_version: str
     precision: str
-    num_threads: int
-    cores: tuple[int, ...]
-    warmup_runs: int
+    num_threads: Threads
+    cores: tuple[Count, ...]
+    warmup_runs: Count
     inputs: tuple[TensorInfo, ...]
     facts: dict[str, Any]
     launches: tuple[Launch, ...]
@@ -351,7 +361,7 @@ class TimedBlock(msgspec.Struct, frozen=True):
     position ran beside each other. before, after: what the agent read of the device.
     """
 
-    ns: dict[str, tuple[tuple[int, ...], ...]]
+    ns: dict[str, tuple[tuple[Count, ...], ...]]
     waited_ns: dict[str, tuple[tuple[int, ...], ...]]
     preempted: dict[str, tuple[tuple[int, ...], ...]]
     before: dict[str, Any]
@@ -370,9 +380,9 @@ class Accuracy(msgspec.Struct, frozen=True):
     """How many of the same labelled samples each side names rightly (top-1)."""
 
     source: str
-    samples: int
-    baseline_right: int
-    candidate_right: int
+    samples: Count
+    baseline_right: Count
+    candidate_right: Count
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

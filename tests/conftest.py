@@ -39,6 +39,7 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.setenv(variable, str(tmp_path_factory.mktemp(name)))
         patch.setattr(tempfile, "tempdir", os.environ["TMPDIR"])
         patch.delenv("EDGEPORT_DATABASE", raising=False)
+        patch.delenv("EDGEPORT_DEVICES", raising=False)
         yield
 
 

@@ -14,6 +14,7 @@ from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
+    DevicesFolder,
     InputData,
     InputShape,
     KeepHistory,
@@ -57,6 +58,7 @@ def compare(
     ],
     candidate: Annotated[str, typer.Argument(metavar="B", help="The candidate, as A.", autocompletion=complete_model)],
     device: DeviceName = "local",
+    devices: DevicesFolder = None,
     runtime: Runtime = None,
     precision: Precision = "fp32,int8",
     num_threads: NumThreads = None,
@@ -97,7 +99,7 @@ def compare(
     one_of("--format", format, verdicts.FORMATS)
     by = rules.criteria(share("--tolerance", tolerance), None if effect is None else share("--effect", effect), alpha)
     destination = destination_file(output)
-    place = find_place(device)
+    place = find_place(device, devices)
     values = inputs.load(input_data) if input_data else None
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     made: list[Any] = []

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgeport import catalog, targets
+from edgeport import catalog, device_files, targets
 
 Strings = list[str]
 CALIBRATION_METHODS = ("auto", "min-max", "percentile", "mse")  # edgeport.export.ranges has them
@@ -16,6 +16,7 @@ def complete_model(incomplete: str) -> list[str]:
 
 
 def complete_device(incomplete: str) -> list[str]:
+    """Those that count without --devices, which the shell does not tell."""
     return [name for name in catalog.device_names() if name.startswith(incomplete)]
 
 
@@ -97,6 +98,15 @@ KeepHistory = Annotated[
     bool, typer.Option("--history/--no-history", help="Keep the results in the history (edgeport history).")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors, but no progress.")]
+DevicesFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--devices",
+        envvar=device_files.FOLDER,
+        metavar="DIR",
+        help="A folder of files of devices that you trust. Default: ./devices, as far as you have trusted it.",
+    ),
+]
 Wait = Annotated[float, typer.Option(min=0, help="Wait so long where another one is measuring.", metavar="SECONDS")]
 Wheels = Annotated[
     Path | None,

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from edgeport import catalog, display
-from edgeport.cli.checks import deliver, destination_file, one_of
+from edgeport import display
+from edgeport.cli.checks import deliver, destination_file, find_device, one_of
 from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
+    DevicesFolder,
     InputData,
     InputShape,
     KeepHistory,
@@ -49,6 +50,7 @@ def profile(
         ),
     ],
     device: Devices = ["local"],  # noqa: B006
+    devices: DevicesFolder = None,
     runtime: Runtime = None,
     precision: Precision = "fp32,int8",
     num_threads: NumThreads = None,
@@ -102,7 +104,7 @@ def profile(
 
     reports.check(format)
     one_of("--by", by, ("class", "op", "module"))
-    places = [catalog.find_device(name) for name in dict.fromkeys(device)]
+    places = [find_device(name, devices) for name in dict.fromkeys(device)]
     destination = destination_file(output)
     conditions = Conditions(Access(wait, wheels), pin, allow_unstable)
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)

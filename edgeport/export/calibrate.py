@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgeport import records
 from edgeport.errors import UsageError
-from edgeport.export import draws
+from edgeport.export import decode, draws
 from edgeport.export.draws import Draw
 from edgeport.records import Preprocessing, TensorInfo
 
@@ -197,14 +197,16 @@ def _folder(folder: Path, inputs: Sequence[TensorInfo], preprocessing: Preproces
     if len(inputs) != 1 or not _is_image(inputs[0]):
         shapes = ", ".join(str(i.shape) for i in inputs)
         raise UsageError(f"--calibration-data {folder}: the network takes {shapes}, not one image; give an .npz")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:
         raise UsageError(f"--calibration-data {folder}: it holds no images ({', '.join(SUFFIXES)})")
     paths = found[:MOST_SAMPLES]
     arrays = []
     for path in paths:  # one at a time: decoded photos are large
         try:
-            arrays.append(_image_arrays([Image.open(path)], inputs[0], preprocessing))
+            arrays.append(_image_arrays([decode.image(path)], inputs[0], preprocessing))
+        except decode.TooLargeError as e:
+            raise UsageError(f"--calibration-data: {path} is refused: {e}; remove it") from e
         except Exception as e:  # Pillow's decoders raise SyntaxError, ValueError and more for damaged files
             raise UsageError(f"--calibration-data: {path} cannot be read as an image; remove it") from e
     warning = None if preprocessing else "the preprocessing is assumed to be ImageNet's: set PREPROCESSING"
@@ -222,8 +224,9 @@ def _image_arrays(images: list[Image.Image], info: TensorInfo, preprocessing: Pr
 
 def _npz(path: Path, inputs: Sequence[TensorInfo]) -> Samples:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
+        found = decode.arrays(path)
+    except decode.TooLargeError as e:
+        raise UsageError(f"--calibration-data {path} is refused: {e}; save it without compression") from e
     except Exception as e:  # zip, zlib and NumPy each have their own for a file that is something else, or damaged
         raise UsageError(f"--calibration-data {path} is not an .npz of plain arrays ({e})") from e
     if len(inputs) == 1 and len(found) == 1:

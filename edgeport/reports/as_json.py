@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edgeport import breakdown, stats
+from edgeport import breakdown, cleaning, documents, stats
 from edgeport.errors import ResultFileError
 from edgeport.records import SCHEMA, Comparison, OpProfile, Result
 from edgeport.reports import View, rows, verdicts
@@ -20,8 +20,7 @@ NUMBERS = re.compile(r"\[\n\s*(-?[\d.][-+.\deE]*(?:,\n\s*-?[\d.][-+.\deE]*)*)\n\
 def render(results: Sequence[Result], view: View) -> str:
     """With each list of numbers on one line."""
     documents = [document(result) for result in results]
-    data = msgspec.json.encode(documents[0] if len(documents) == 1 else documents)
-    text = msgspec.json.format(data, indent=1).decode() + "\n"
+    text = cleaning.as_json(documents[0] if len(documents) == 1 else documents)
     return NUMBERS.sub(lambda found: f"[{re.sub(chr(10) + ' *', ' ', found[1])}]", text)
 
 
@@ -75,7 +74,7 @@ def read(text: bytes, name: str) -> list[Result | Comparison]:
     errors. Raises ResultFileError.
     """
     try:
-        found = msgspec.json.decode(text)
+        found: Any = documents.decoded(text, object)
         return [_read(document) for document in (found if isinstance(found, list) else [found])]
     except (msgspec.MsgspecError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as e:
         why = f"{e} is missing" if isinstance(e, KeyError) else e

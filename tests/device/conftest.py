@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Ended
 
-from edgeport import catalog, cli
+from edgeport import catalog, cli, device_files
 from edgeport.catalog import Device
 
 from .board import SSHD, Board, board
@@ -79,7 +79,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def install(made: Board, folder: Path, monkeypatch: pytest.MonkeyPatch, **keys: object) -> None:
-    """Goes to the folder, and writes the board's file there."""
+    """Goes to the folder, and writes the board's file there, which counts."""
+    monkeypatch.setenv(device_files.FOLDER, str(folder / "devices"))
     (folder / "devices").mkdir(exist_ok=True)
     (folder / "devices" / "board.toml").write_text(made.toml(**keys))
     monkeypatch.chdir(folder)

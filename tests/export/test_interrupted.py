@@ -39,6 +39,15 @@ def temporary(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.rglob("*") if re.match(r"\.converting-|\.new-|edgeport-|\..*\.tmp$", p.name))
 
 
+def test_an_export_that_is_ended_by_a_signal_leaves_no_converter(tmp_path: Path, scratch: Path) -> None:
+    with running("export", network("rare"), "-o", tmp_path / "out") as process:
+        until(lambda: children(process, "edgeport.export.worker"), "a converter", process)
+        process.send_signal(signal.SIGTERM)
+        ended(process, 143)
+        assert group(process.pid) == {}
+    assert temporary(scratch) == []
+
+
 @pytest.mark.parametrize("moment", ["while it captures", "while litert-torch converts"])
 def test_an_interrupted_export_leaves_nothing(moment: str, tmp_path: Path, scratch: Path) -> None:
     out = tmp_path / "out"
@@ -103,6 +112,21 @@ def test_an_interrupted_profile_shows_the_launches_that_have_ended(small: Path, 
     assert launches[0] >= 1
     assert launches[0] - launches[-1] in (0, 1)
     assert all(len(samples) == 20 for result in found for samples in result["raw"]["samples_ns"])
+    assert temporary(scratch) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_profile_that_is_ended_by_a_signal_cleans_up_and_says_so(
+    number: signal.Signals, code: int, small: Path, scratch: Path
+) -> None:
+    """Heard by the command alone, as from kill, a service manager or a terminal that was closed."""
+    with running("profile", small, *MANY, "--runtime=litert") as process:
+        watch_launches(process, how_many=4)
+        process.send_signal(number)
+        done = ended(process, code)
+        assert number.name in done.err
+        assert group(process.pid) == {}
+    assert len(results(done.out)) == 2
     assert temporary(scratch) == []
 
 

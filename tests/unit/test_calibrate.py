@@ -1,6 +1,7 @@
 """Calibration data: what fits becomes samples, pixel by pixel as the preprocessing says; what does not fit says why."""
 
 import io
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeport.errors import UsageError
-from edgeport.export import calibrate
+from edgeport.export import calibrate, decode
 from edgeport.export.calibrate import Samples
 from edgeport.export.draws import Normal, Whole
 from edgeport.records import Preprocessing, TensorInfo
@@ -359,3 +360,34 @@ def test_the_same_samples_have_the_same_hash_and_others_another_one(tmp_path: Pa
     assert load(npz(tmp_path, x=data)).record() == first
     assert (first.samples, first.source) == (2, "2 samples of samples.npz")
     assert load(npz(tmp_path, x=data + 1)).record().sha256 != first.sha256
+
+
+# What is small and would become large
+
+
+def test_an_archive_that_would_take_far_more_memory_than_its_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "FREE_BYTES", 100_000)
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros((3000, 1, 3, 4, 4)))
+    with pytest.raises(UsageError, match=r"bomb\.npz is refused: its 0\.0 MB would take 1 MB of memory"):
+        load(tmp_path / "bomb.npz")
+    np.savez(tmp_path / "plain.npz", x=np.zeros((3000, 1, 3, 4, 4)))
+    assert load(tmp_path / "plain.npz").count == calibrate.MOST_SAMPLES
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
+def test_an_image_that_is_all_side_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match=r"0\.png is refused: it has .* one side more than 50 times the other"):
+        load(folder(tmp_path, Image.new("RGB", size)))
+
+
+def test_an_image_of_far_more_pixels_than_its_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "FREE_PIXELS", 0)
+    with pytest.raises(UsageError, match=r"0\.png is refused: its \d+ bytes would become 3000 x 3000 pixels"):
+        load(folder(tmp_path, Image.new("RGB", (3000, 3000))))
+
+
+def test_what_is_called_a_photo_and_is_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert load(folder(tmp_path, Image.new("RGB", (4, 4)))).count == 1

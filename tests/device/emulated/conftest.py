@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from once import made_once
 
-from edgeport import catalog, cli
+from edgeport import catalog, cli, device_files
 from edgeport.catalog import Device
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -117,6 +117,7 @@ def shufflenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pi(one_pi: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """Known as "emulated" in the folder that we are in."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(device_files.FOLDER, "devices")
     one_pi.write()
     return one_pi
 
@@ -125,6 +126,7 @@ def pi(one_pi: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Emu
 def phone(one_phone: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """Known as "emulated" in the folder that we are in; adb speaks to a server of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(device_files.FOLDER, "devices")
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", one_phone.environment["ANDROID_ADB_SERVER_PORT"])
     one_phone.write()
     return one_phone
