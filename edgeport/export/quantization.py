@@ -35,6 +35,7 @@ LARGEST_FACTOR = 16.0  # that a channel is scaled by
 # What a shared range may cost, in dB: the first is the quickest file; the last shares only where nothing is lost by it.
 BOUNDS_DB = (joins.UNBOUNDED_DB, 3.0, 0.0)
 NO_SHARING_DB = -1.0
+FLOAT_JOINS = "unlike pieces joined in float"
 FLOAT_JOINS_GAIN_DB = 2.0  # less is not worth the time that moving floats takes
 MOST_TRIALS = 2  # layers tried in float for each that may stay so
 
@@ -189,6 +190,7 @@ class _Search:
         best = max(scores.values())
         self.bound_db = next(bound for bound, score in scores.items() if score > best - GAIN_DB)
         self.tried |= {_bound_name(bound): score for bound, score in scores.items()}
+        self.changes.append(_bound_name(self.bound_db))
 
     def try_float_joins(self) -> None:
         """Joins in float what is unlike and cut apart again, if the outputs gain much by it."""
@@ -196,9 +198,11 @@ class _Search:
         if not names:
             return
         before, self.cut_apart = self._judge(), names
-        self.tried["unlike pieces joined in float"] = self._judge()
-        if self.tried["unlike pieces joined in float"] < before + FLOAT_JOINS_GAIN_DB:
+        self.tried[FLOAT_JOINS] = self._judge()
+        if self.tried[FLOAT_JOINS] < before + FLOAT_JOINS_GAIN_DB:
             self.cut_apart = []
+        else:
+            self.changes.append(FLOAT_JOINS)
 
     def choose_method(self, methods: Sequence[str]) -> None:
         """Takes the method with the best signal-to-noise ratio on the samples held back."""

@@ -86,11 +86,34 @@ def _quantized(artifact: Artifact, done: Quantized, top: int) -> Iterator[Table]
         left = tuple((_place(f.module), f.name, f"{f.gain_db:.1f}", f"{f.madds / 1e6:.2f}") for f in done.float_layers)
         title = f"{artifact.file}: layers left in float"
         yield Table(title, ("module", "operator", "gains dB", "MMAdds in float"), left, (2, 3))
+    yield from _in_float(artifact, done)
+    if done.joins:
+        yield _joins(artifact, done)
     noisy = sorted(done.layers, key=lambda layer: layer.sqnr_db)
     shown = noisy[:top] if top else noisy
     title = f"{artifact.file}: its layers, the noisiest {len(shown)} of {len(noisy)} (all are in the manifest)"
     rows = tuple((_place(layer.module), layer.name, f"{layer.sqnr_db:.1f}") for layer in shown)
     yield Table(title, ("module", "operator", "SQNR dB"), rows, (2,))
+
+
+def _in_float(artifact: Artifact, done: Quantized) -> Iterator[Table]:
+    why = {
+        "joins pieces of unlike ranges, or moves them": done.float_joins,
+        "holds a mask or a statistic, for which 256 equal steps are too few": done.float_operators,
+    }
+    rows = tuple((name, reason) for reason, names in why.items() for name in names)
+    if rows:
+        yield Table(f"{artifact.file}: operators in float", ("operator", "why"), rows, ())
+
+
+def _joins(artifact: Artifact, done: Quantized) -> Table:
+    """Which joins take pieces as they are, and what it costs whoever else reads a piece."""
+    rows = tuple(
+        (_place(join.module), join.name, f"{join.shared} of {join.pieces}", f"{join.cost_db:.1f}")
+        for join in done.joins
+    )
+    title = f"{artifact.file}: joins, and how many of their pieces have the range of the whole"
+    return Table(title, ("module", "operator", "pieces", "larger steps, dB"), rows, (2, 3))
 
 
 def _tried(done: Quantized) -> Iterator[tuple[str, str, str]]:
