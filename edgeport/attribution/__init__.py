@@ -1,0 +1,94 @@
+"""From what a runtime's profiler says to what the network is made of: class, PyTorch module, cost."""
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from edgeport.attribution.classes import CLASS_NAMES, CLASSES, class_of, computes, plain
+from edgeport.attribution.litert import EVENT_PATTERNS, align, attribute_litert
+from edgeport.attribution.onnxruntime import attribute_onnxruntime
+from edgeport.attribution.rows import Attributed, Row
+from edgeport.attribution.shuffles import shuffling
+from edgeport.formats.graph import Graph, Node
+from edgeport.formats.names import layer_of
+from edgeport.records import OpTime
+
+__all__ = ["CLASSES", "CLASS_NAMES", "Row", "align", "class_of", "op_times", "plain", "shuffling"]
+
+
+def op_times(rows: Sequence[Row], graph: Graph, optimized: Graph | None) -> tuple[OpTime, ...]:
+    """The breakdown of one profile, in execution order; rows of the same operator of the file are added up.
+
+    graph: the file; optimized: what ONNX Runtime made of it, None for LiteRT.
+    """
+    if graph.format == "tflite":
+        attributed = attribute_litert(rows, graph)
+    else:
+        attributed = attribute_onnxruntime(rows, graph, optimized)
+    modules = _Modules(graph)
+    merged: dict[object, OpTime] = {}
+    counted: set[int] = set()
+    for n, item in enumerate(attributed):
+        op = item.row.op or (item.node.kind if item.node else item.row.name)
+        key = (item.node.index, op) if item.node else n
+        if key in merged:
+            merged[key] = msgspec.structs.replace(merged[key], us=merged[key].us + item.row.us)
+        else:
+            merged[key] = _op_time(item, op, graph, modules, counted)
+    return tuple(merged.values())
+
+
+def _op_time(item: Attributed, op: str, graph: Graph, modules: "_Modules", counted: set[int]) -> OpTime:
+    """counted: nodes whose cost an earlier row has; an operator that ran as several rows costs once."""
+    row, node = item.row, item.node
+    first = node is not None and node.index not in counted
+    if node is not None and (computes(op) or not node.madds):
+        counted.add(node.index)
+    else:
+        first = False
+    shape = row.outputs[0] if row.outputs else _shape(graph, node)
+    return OpTime(
+        name=row.name,
+        op=op,
+        class_="shuffle" if item.shuffle else _class(op, row),
+        module=modules.of(node) if node else None,
+        shape=shape,
+        us=row.us,
+        madds=(node.madds or 0) if first and node else 0,
+        bytes=graph.moved_bytes(node) if first and node else 0,
+    )
+
+
+def _shape(graph: Graph, node: Node | None) -> tuple[int, ...]:
+    tensor = graph.tensors.get(node.outputs[0]) if node and node.outputs else None
+    return (tensor.shape or ()) if tensor else ()
+
+
+def _class(op: str, row: Row) -> str:
+    """By the operator's kind; for an event of a delegate that fits no operator, by the event's name."""
+    if op != row.name:
+        return class_of(op)
+    kinds = (kind for kind, pattern in EVENT_PATTERNS.items() if re.search(pattern, row.name, re.IGNORECASE))
+    return class_of(next(kinds, op))
+
+
+class _Modules:
+    """The module of each node, or the layer: its own name in a file that tells no modules.
+
+    One that only converts or moves data for others, and tells none, has its neighbour's.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.consumers, self.producers = graph.consumers(), graph.producers()
+
+    def of(self, node: Node) -> str | None:
+        if node.module is not None:
+            return node.module
+        if class_of(node.kind) == "data":
+            readers = [c for o in node.outputs for c in self.consumers.get(o, [])]
+            makers = [m for m in (self.producers.get(i) for i in node.inputs) if m]
+            found = next((n.module for n in (*readers, *makers) if n.module is not None), None)
+            if found is not None:
+                return found
+        return layer_of(node.name) or None

@@ -1,0 +1,24 @@
+"""What a runtime's profiler reports, and what is known of it."""
+
+import msgspec
+
+from edgeport.formats.graph import Node
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator as a runtime's profiler reported it: us is the mean of its runs, index the runtime's own number."""
+
+    name: str
+    source: str
+    index: int
+    us: float
+    op: str = ""
+    outputs: tuple[tuple[int, ...], ...] = ()
+
+
+class Attributed(msgspec.Struct, frozen=True):
+    """A row, the node of the file that it ran (None where it cannot be told), and whether it is part of a shuffle."""
+
+    row: Row
+    node: Node | None
+    shuffle: bool = False
