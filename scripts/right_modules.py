@@ -4,7 +4,7 @@ PyTorch runs once, with a hook on every module: each value that it computes is k
 running. The file runs with all its tensors kept, and each is looked up among PyTorch's values, whatever the order of
 its axes. An operator's parts are then PyTorch's operators between what it reads and what it makes, where a tensor that
 PyTorch does not have counts with the next ones that it has. Right for the operator are the modules of its parts, and
-for one that computes nothing those that make the value that it moves.
+for one that computes nothing those that make the value that it moves, and those that read it.
 """
 
 import itertools
@@ -22,7 +22,8 @@ from edgeport.formats import Graph, Node
 
 SAMPLES = 8192  # elements of a tensor that are compared
 BLOCKS = (4, 8, 16)  # channels that ONNX Runtime may keep together
-EXACT, ROUGH = 1e-3, 0.35  # relative distances that pass for the same numbers, in float and in eight bits
+# Relative distances that pass for the same numbers: in float; in eight bits at most, and beyond twice the least one.
+EXACT, ROUGH, SLACK = 1e-3, 0.35, 0.1
 
 Floats = NDArray[np.float64]
 
@@ -110,7 +111,7 @@ class Matcher:
                 distances[n] = min(distance, distances.get(n, np.inf))
         least = min(distances.values(), default=np.inf)
         if rough:
-            return frozenset(n for n, d in distances.items() if d < ROUGH and d < 1.5 * least + 1e-3)
+            return frozenset(n for n, d in distances.items() if d < min(ROUGH, 2 * least + SLACK))
         close = frozenset(n for n, d in distances.items() if d < EXACT)
         return close or self._rearranged(told)
 
@@ -179,7 +180,9 @@ class Right:
         """Empty where nothing that PyTorch computes is known before or behind it."""
         sources = {v for name in node.inputs for v in self._before(name, set())}
         targets = {v for name in node.outputs for v in self._behind(name, set())}
-        parts = self._between(sources, targets) or targets
+        parts = self._between(sources, targets)
+        if targets & sources:  # it moves what is there, or puts it into another form
+            parts |= targets | {reader for n in targets for reader in self.readers.get(n, ())}
         return {self.values[n].module for n in parts}
 
     def _computed(self, graph: Graph) -> set[str]:

@@ -14,32 +14,40 @@ from edgeport.formats.graph import Graph, Node
 from edgeport.formats.names import layer_of
 from edgeport.records import OpTime
 
-__all__ = ["CLASSES", "CLASS_NAMES", "Row", "align", "class_of", "op_times", "plain", "shuffling"]
+__all__ = ["CLASSES", "CLASS_NAMES", "Row", "align", "attribute", "class_of", "op_times", "plain", "shuffling"]
+
+
+def attribute(rows: Sequence[Row], graph: Graph, optimized: Graph | None) -> list[Attributed]:
+    """Each row with its operator and its module, in execution order.
+
+    graph: the file; optimized: what ONNX Runtime made of it, None for LiteRT.
+    """
+    modules = _Modules(graph)
+    if graph.format == "tflite":
+        attributed = attribute_litert(rows, graph)
+    else:
+        attributed = attribute_onnxruntime(rows, graph, optimized)
+    return [msgspec.structs.replace(a, module=modules.of(a.node) if a.node else None) for a in attributed]
 
 
 def op_times(rows: Sequence[Row], graph: Graph, optimized: Graph | None) -> tuple[OpTime, ...]:
     """The breakdown of one profile, in execution order; rows of the same operator of the file are added up.
 
-    graph: the file; optimized: what ONNX Runtime made of it, None for LiteRT.
+    graph and optimized: as for attribute().
     """
-    if graph.format == "tflite":
-        attributed = attribute_litert(rows, graph)
-    else:
-        attributed = attribute_onnxruntime(rows, graph, optimized)
-    modules = _Modules(graph)
     merged: dict[object, OpTime] = {}
     counted: set[int] = set()
-    for n, item in enumerate(attributed):
+    for n, item in enumerate(attribute(rows, graph, optimized)):
         op = item.row.op or (item.node.kind if item.node else item.row.name)
         key = (item.node.index, op) if item.node else n
         if key in merged:
             merged[key] = msgspec.structs.replace(merged[key], us=merged[key].us + item.row.us)
         else:
-            merged[key] = _op_time(item, op, graph, modules, counted)
+            merged[key] = _op_time(item, op, graph, counted)
     return tuple(merged.values())
 
 
-def _op_time(item: Attributed, op: str, graph: Graph, modules: "_Modules", counted: set[int]) -> OpTime:
+def _op_time(item: Attributed, op: str, graph: Graph, counted: set[int]) -> OpTime:
     """counted: nodes whose cost an earlier row has; an operator that ran as several rows costs once."""
     row, node = item.row, item.node
     first = node is not None and node.index not in counted
@@ -52,7 +60,7 @@ def _op_time(item: Attributed, op: str, graph: Graph, modules: "_Modules", count
         name=row.name,
         op=op,
         class_="shuffle" if item.shuffle else _class(op, row),
-        module=modules.of(node) if node else None,
+        module=item.module,
         shape=shape,
         us=row.us,
         madds=(node.madds or 0) if first and node else 0,

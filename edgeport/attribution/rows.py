@@ -17,8 +17,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attributed(msgspec.Struct, frozen=True):
-    """A row, the node of the file that it ran (None where it cannot be told), and whether it is part of a shuffle."""
+    """A row, the node of the file that it ran (None where it cannot be told), and whether it is part of a shuffle.
+
+    module: of the network, None where it cannot be told.
+    """
 
     row: Row
     node: Node | None
     shuffle: bool = False
+    module: str | None = None
