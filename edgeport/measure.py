@@ -74,15 +74,6 @@ class Measurement:
         return [session.result(self._origin) for session in self._sessions if session.launches]
 
 
-def profile_rows(
-    artifact: Artifact, runner: Runner, settings: Settings, progress: Progress
-) -> tuple[list[Row], Graph | None]:
-    """One launch with the runtime's profiler on: the operators' rows, and what they ran if that is not the file's own
-    graph. Raises DeviceError.
-    """
-    return _Session(artifact, runner, settings, progress).profiled()[1:]
-
-
 class _Session:
     """The launches of one artifact."""
 
@@ -122,7 +113,10 @@ class _Session:
     def run_profile(self) -> None:
         """One fresh process with the runtime's profiler on."""
         self.progress.advanced(self.step, "profile")
-        message, rows, optimized = self.profiled()
+        with self.runner.transport.folder() as folder:
+            message = self._run("ops", [f"--scratch={folder}"])["ops"]
+            optimized = self._optimized(message["optimized_model"])
+        rows = [_row(r) for r in message["rows"] if r["us"] and r["source"] not in ("invoke", "between")]
         whole = {r["source"]: tuple(r["us"]) for r in message["rows"]}
         graph = formats.read(self.artifact.path, {i.name: i.shape for i in self.inputs})
         self.profile = OpProfile(
@@ -133,16 +127,6 @@ class _Session:
             before=message["before"],
             after=message["after"],
         )
-
-    def profiled(self) -> tuple[Message, list[Row], Graph | None]:
-        """What the agent tells of a run with the profiler on: all, the operators' rows, and what they ran if that is
-        not the file's graph.
-        """
-        with self.runner.transport.folder() as folder:
-            message = self._run("ops", [f"--scratch={folder}"])["ops"]
-            optimized = self._optimized(message["optimized_model"])
-        rows = [_row(r) for r in message["rows"] if r["us"] and r["source"] not in ("invoke", "between")]
-        return message, rows, optimized
 
     def _optimized(self, source: str | None) -> Graph | None:
         """The graph that the runtime made of the file, where it leaves it on the device."""

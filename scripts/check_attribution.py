@@ -13,21 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import module_networks
 import msgspec
 import numpy as np
 import onnx
+import right_modules
 import torch
+from module_networks import SIZES
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests" / "export")]
-
-import right_modules
-from module_networks import SIZES
-
-import module_networks
-from edgeport import attribution, catalog, formats, measure
-from edgeport.attribution import Attributed
+from edgeport import attribution, catalog, formats
+from edgeport.attribution import Attributed, Row
 from edgeport.export import bundle, capture
 from edgeport.export.layout import channels_last
 from edgeport.formats import Graph
@@ -67,18 +64,18 @@ class Judged(msgspec.Struct, frozen=True):
 def judge_file(path: Path, network: nn.Module, inputs: Sequence[Tensor], runner: Runner) -> Judged:
     """Profiles the file, and runs it beside PyTorch."""
     graph = formats.read(path)
-    rows, optimized = profile(path, runner)
     values = right_modules.trace(network, inputs)
-    if optimized is None:
-        right = right_modules.Right(values, graph, litert_arrays(path, graph, inputs))
-        found = attribution.attribute(rows, graph, None)
-        return _judged(found, [right.modules(a.node) if a.node else set() for a in found])
-    arrays, ran = onnxruntime_arrays(path, graph, inputs)
-    right = right_modules.Right(values, ran, arrays)
-    found = attribution.attribute(rows, graph, optimized)
-    by_name = {(n.name, n.kind): n for n in ran.nodes}
-    nodes = [by_name.get((a.row.name, a.row.op)) for a in found]
-    return _judged(found, [right.modules(n) if n else set() for n in nodes])
+    with tempfile.TemporaryDirectory() as folder:
+        rows, ran = profile(path, runner, Path(folder, "ran.onnx"))
+        if ran is None:
+            right = right_modules.Right(values, graph, litert_arrays(path, graph, inputs))
+            found = attribution.attribute(rows, graph, None)
+            return _judged(found, [right.modules(a.node) if a.node else set() for a in found])
+        optimized = formats.read(ran)
+        right = right_modules.Right(values, optimized, onnxruntime_arrays(ran, inputs))
+        found = attribution.attribute(rows, graph, optimized)
+        nodes = attribution.pair_with_optimized(rows, optimized)
+        return _judged(found, [right.modules(n) if n else set() for n in nodes])
 
 
 def _judged(found: Sequence[Attributed], right: Sequence[set[str]]) -> Judged:
@@ -91,12 +88,20 @@ def _judged(found: Sequence[Attributed], right: Sequence[set[str]]) -> Judged:
     return Judged(sum(a.row.us for a in found), unknown, wrong)
 
 
-def profile(path: Path, runner: Runner) -> tuple[list[attribution.Row], Graph | None]:
-    """What the runtime's profiler reports, and the graph that the runtime made of the file."""
-    runtime = RUNTIME_OF[path.suffix]
-    settings = measure.Settings(num_runs=RUNS, warmup_runs=2, launches=1)
-    artifact = measure.Artifact(path, path.stem, runtime, "")
-    return measure.profile_rows(artifact, runner, settings, Silent())
+def profile(path: Path, runner: Runner, ran: Path) -> tuple[list[Row], Path | None]:
+    """What the runtime's profiler reports, and the graph that ONNX Runtime made of the file."""
+    options = [f"--num-runs={RUNS}", "--warmup-runs=2", "--num-threads=1"]
+    with runner.transport.folder() as folder:
+        message = runner.run("ops", RUNTIME_OF[path.suffix], path, [*options, f"--scratch={folder}"])["ops"]
+        if message["optimized_model"]:
+            runner.transport.get(message["optimized_model"], ran)
+    rows = []
+    for row in message["rows"]:
+        if row["us"] and row["source"] not in ("invoke", "between"):
+            us = sum(row["us"]) / len(row["us"])
+            shapes = tuple(tuple(shape) for output in row.get("outputs", []) for shape in output.values())
+            rows.append(Row(row["name"], row["source"], row["index"], us, row.get("op", ""), shapes))
+    return rows, ran if message["optimized_model"] else None
 
 
 def litert_arrays(path: Path, graph: Graph, inputs: Sequence[Tensor]) -> Arrays:
@@ -121,8 +126,8 @@ def litert_arrays(path: Path, graph: Graph, inputs: Sequence[Tensor]) -> Arrays:
     arrays = {}
     for detail in interpreter.get_tensor_details():
         name = f"{detail['name']}#{detail['index']}"
-        tensor = graph.tensors.get(name)
-        if tensor is not None and not tensor.constant:
+        kept = graph.tensors.get(name)
+        if kept is not None and not kept.constant:
             try:
                 arrays[name] = interpreter.get_tensor(detail["index"])
             except ValueError:  # a tensor that an operator left out
@@ -130,27 +135,20 @@ def litert_arrays(path: Path, graph: Graph, inputs: Sequence[Tensor]) -> Arrays:
     return arrays
 
 
-def onnxruntime_arrays(path: Path, graph: Graph, inputs: Sequence[Tensor]) -> tuple[Arrays, Graph]:
-    """Every tensor of what ONNX Runtime makes of the file, and that graph."""
+def onnxruntime_arrays(path: Path, inputs: Sequence[Tensor]) -> Arrays:
+    """Every tensor of what ONNX Runtime made of a file, which runs here as it is."""
     import onnxruntime as ort
 
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder, "optimized.onnx")
-        options = ort.SessionOptions()
-        options.optimized_model_filepath, options.log_severity_level, options.intra_op_num_threads = str(saved), 3, 1
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        ran = formats.read(saved)
-        model = onnx.load(saved)
-        there = {o.name for o in model.graph.output}
-        names = [o for node in model.graph.node for o in node.output if o and o not in there]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        plain = ort.SessionOptions()
-        plain.graph_optimization_level, plain.log_severity_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL, 3
-        session = ort.InferenceSession(model.SerializeToString(), plain, providers=["CPUExecutionProvider"])
-        feeds = {i.name: t.numpy() for i, t in zip(session.get_inputs(), inputs, strict=True)}
-        outputs = [o.name for o in session.get_outputs()]
-        arrays = dict(zip(outputs, session.run(outputs, feeds), strict=True))
-    return {**arrays, **feeds}, ran
+    model = onnx.load(path)
+    there = {o.name for o in model.graph.output}
+    names = [o for node in model.graph.node for o in node.output if o and o not in there]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    plain = ort.SessionOptions()
+    plain.graph_optimization_level, plain.log_severity_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL, 3
+    session = ort.InferenceSession(model.SerializeToString(), plain, providers=["CPUExecutionProvider"])
+    feeds = {i.name: t.numpy() for i, t in zip(session.get_inputs(), inputs, strict=True)}
+    outputs = [o.name for o in session.get_outputs()]
+    return {**dict(zip(outputs, session.run(outputs, feeds), strict=True)), **feeds}
 
 
 def samples(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -167,9 +165,7 @@ def samples(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(made)
 
 
-def judge(
-    source: str, arguments: dict[str, int], shapes: Sequence[str], folder: Path | None
-) -> dict[str, Judged]:
+def judge(source: str, arguments: dict[str, int], shapes: Sequence[str], folder: Path | None) -> dict[str, Judged]:
     """A factory's network: each of its files, by what stands after the network's name."""
     runner = local_runner()
     assignments = tuple(f"{k}={v}" for k, v in arguments.items())

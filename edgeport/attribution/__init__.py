@@ -1,20 +1,32 @@
 """From what a runtime's profiler says to what the network is made of: class, PyTorch module, cost."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from edgeport.attribution.classes import CLASS_NAMES, CLASSES, class_of, computes, plain
 from edgeport.attribution.litert import EVENT_PATTERNS, align, attribute_litert
-from edgeport.attribution.onnxruntime import attribute_onnxruntime
+from edgeport.attribution.onnxruntime import attribute_onnxruntime, pair_with_optimized
 from edgeport.attribution.rows import Attributed, Row
 from edgeport.attribution.shuffles import shuffling
 from edgeport.formats.graph import Graph, Node
 from edgeport.formats.names import layer_of
 from edgeport.records import OpTime
 
-__all__ = ["CLASSES", "CLASS_NAMES", "Row", "align", "attribute", "class_of", "op_times", "plain", "shuffling"]
+__all__ = [
+    "CLASSES",
+    "CLASS_NAMES",
+    "Attributed",
+    "Row",
+    "align",
+    "attribute",
+    "class_of",
+    "op_times",
+    "pair_with_optimized",
+    "plain",
+    "shuffling",
+]
 
 
 def attribute(rows: Sequence[Row], graph: Graph, optimized: Graph | None) -> list[Attributed]:
@@ -27,7 +39,7 @@ def attribute(rows: Sequence[Row], graph: Graph, optimized: Graph | None) -> lis
         attributed = attribute_litert(rows, graph)
     else:
         attributed = attribute_onnxruntime(rows, graph, optimized)
-    return [msgspec.structs.replace(a, module=modules.of(a.node) if a.node else None) for a in attributed]
+    return [msgspec.structs.replace(a, module=modules.of(a.node) if a.node else a.module) for a in attributed]
 
 
 def op_times(rows: Sequence[Row], graph: Graph, optimized: Graph | None) -> tuple[OpTime, ...]:
@@ -84,7 +96,8 @@ def _class(op: str, row: Row) -> str:
 class _Modules:
     """The module of each node, or the layer: its own name in a file that tells no modules.
 
-    One that only converts or moves data for others, and tells none, has its neighbour's.
+    One that only converts or moves data for others, and tells none, has its neighbour's: first of those that read what
+    it makes, then of those that make what it reads, however many of its kind stand between.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -94,9 +107,25 @@ class _Modules:
         if node.module is not None:
             return node.module
         if class_of(node.kind) == "data":
-            readers = [c for o in node.outputs for c in self.consumers.get(o, [])]
-            makers = [m for m in (self.producers.get(i) for i in node.inputs) if m]
-            found = next((n.module for n in (*readers, *makers) if n.module is not None), None)
-            if found is not None:
-                return found
+            for beside in (self._readers, self._makers):
+                found = self._nearest(node, beside)
+                if found is not None:
+                    return found
         return layer_of(node.name) or None
+
+    def _nearest(self, node: Node, beside: Callable[[Node], list[Node]]) -> str | None:
+        seen, left = {node.index}, [node]
+        while left:
+            for near in beside(left.pop(0)):
+                if near.module is not None:
+                    return near.module
+                if class_of(near.kind) == "data" and near.index not in seen:
+                    seen.add(near.index)
+                    left.append(near)
+        return None
+
+    def _readers(self, node: Node) -> list[Node]:
+        return [reader for name in node.outputs for reader in self.consumers.get(name, [])]
+
+    def _makers(self, node: Node) -> list[Node]:
+        return [self.producers[name] for name in node.inputs if name in self.producers]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edgeport.attribution.classes import plain
@@ -52,7 +53,24 @@ EVENT_PATTERNS = {
     "square": r"Square",
     "spacetodepth": r"Space",
     "depthtospace": r"Depth",
+    "rsqrt": r"Reciprocal Square Root",
+    "sqrt": r"Square Root",
+    "squareddifference": r"Squared Difference",
+    "exp": r"Exp",
+    "log": r"Log",
+    "abs": r"Abs",
+    "elu": r"ELU",
+    "gelu": r"GELU",
+    "tanh": r"Tanh|Hyperbolic",
+    "maximum": r"Maximum",
+    "minimum": r"Minimum",
 }
+FUSED_ACTIVATION = "Clamp"
+# What XNNPACK calls functions of one tensor that it computes from a table, as it does in eight bits.
+UNNAMED_UNARY = "Invalid Unary Op"
+UNARY = """
+    abs ceil cos elu exp floor gelu hardswish leakyrelu log logistic neg round rsqrt sign sin sqrt square tanh
+"""
 # Kinds that XNNPACK may leave out: folded into a neighbour, or nothing to do.
 _ELIDED = {"pad", "reshape", "squeeze", "expanddims", "quantize", "dequantize", "relu", "relu6", "densify", "transpose"}
 _SKIP_ELIDED, _SKIP_OTHER, _SKIP_EVENT, _EXTRA_EVENT = 1.0, 8.0, 6.0, 0.5
@@ -72,7 +90,24 @@ def attribute_litert(rows: Sequence[Row], graph: Graph) -> list[Attributed]:
         if row.source == "runtime" and row.index < len(graph.nodes):
             node = graph.nodes[row.index]
         attributed.append(Attributed(row, node, node is not None and node.index in shuffle))
-    return attributed
+    return _with_gaps_filled(attributed)
+
+
+def _with_gaps_filled(attributed: Sequence[Attributed]) -> list[Attributed]:
+    """Events that fit no operator: a clamp is the activation fused into the operator before; others, between operators
+    of one module, are that module's.
+    """
+    filled = []
+    for n, item in enumerate(attributed):
+        before = next((a.node for a in reversed(attributed[:n]) if a.node), None)
+        behind = next((a.node for a in attributed[n:] if a.node), None)
+        if item.node is None and before is not None:
+            if FUSED_ACTIVATION in item.row.name:
+                item = msgspec.structs.replace(item, node=before)
+            elif behind is not None and before.module == behind.module:
+                item = msgspec.structs.replace(item, module=before.module)
+        filled.append(item)
+    return filled
 
 
 def _most_events(node: Node) -> int:
@@ -145,6 +180,8 @@ def _trace_back(step: Any) -> list[int | None]:
 
 
 def _fits(kind: str, event: str) -> bool:
+    if UNNAMED_UNARY in event:
+        return kind in UNARY.split()
     pattern = EVENT_PATTERNS.get(kind)
     if pattern is None:
         return kind[:5] in re.sub(r"[^a-z0-9]", "", event.lower())

@@ -18,18 +18,14 @@ _PRODUCTS = {"conv", "matmul", "gemm", "convtranspose"}
 
 
 def attribute_onnxruntime(rows: Sequence[Row], graph: Graph, optimized: Graph | None) -> list[Attributed]:
-    """Each executed node's own names are looked up in the file; layout changes go to the operator that they serve."""
+    """Each executed node's own names are looked up in the file; those of which no name is left are told by what they
+    stand between.
+    """
     index = _Names(graph)
-    executed = _pair_with_optimized(rows, optimized)
+    executed = pair_with_optimized(rows, optimized)
     shuffle = shuffling(_with_shapes(optimized, rows, executed)) if optimized else set()
     found = [index.look_up(row, node) for row, node in zip(rows, executed, strict=True)]
-    by_output = {o: f for node, f in zip(executed, found, strict=True) if node and f for o in node.outputs}
-    by_input = {i: f for node, f in zip(executed, found, strict=True) if node and f for i in node.inputs}
-    for k, node in enumerate(executed):
-        if found[k] is None and node is not None:
-            makers, readers = [by_output.get(i) for i in node.inputs], [by_input.get(o) for o in node.outputs]
-            neighbours = readers + makers if node.kind == "ReorderInput" else makers + readers
-            found[k] = next((f for f in neighbours if f), None)
+    _Surroundings(graph, executed, found).fill_in()
     # ONNX Runtime may have turned the axes of what it runs; the file's own operators tell where the channels are.
     cutting = shuffling(graph)
     shuffles = [
@@ -38,6 +34,67 @@ def attribute_onnxruntime(rows: Sequence[Row], graph: Graph, optimized: Graph | 
         for row, node, f in zip(rows, executed, found, strict=True)
     ]
     return [Attributed(*item) for item in zip(rows, found, shuffles, strict=True)]
+
+
+class _Surroundings:
+    """Tells the operators of executed nodes from those of the nodes around them.
+
+    found: the operator of each executed node, None where no name leads to one.
+    """
+
+    def __init__(self, graph: Graph, executed: Sequence[Node | None], found: list[Node | None]) -> None:
+        self.executed, self.found = executed, found
+        self.producers = graph.producers()
+        self.claimed = {node.index for node in found if node is not None}
+        self.makers = {name: k for k, node in enumerate(executed) if node for name in node.outputs}
+        self.readers: dict[str, list[int]] = {}
+        for k, node in enumerate(executed):
+            for name in node.inputs if node else ():
+                self.readers.setdefault(name, []).append(k)
+
+    def fill_in(self) -> None:
+        """First what computes, from the end: it belongs to what its readers read in the file. Then what moves data or
+        changes its layout, which belongs to a node beside it.
+        """
+        inferred: dict[int, Node] = {}
+        for k in reversed(range(len(self.executed))):
+            if self.found[k] is None and self._is_lost(k):
+                operator = self._behind(k, inferred)
+                if operator is not None:
+                    self.found[k] = inferred[k] = operator
+        for order in (range(len(self.executed)), reversed(range(len(self.executed)))):
+            for k in order:
+                if self.found[k] is None:
+                    self.found[k] = self._beside(k)
+
+    def _is_lost(self, k: int) -> bool:
+        node = self.executed[k]
+        return node is not None and class_of(node.kind) != "data"
+
+    def _behind(self, k: int, inferred: dict[int, Node]) -> Node | None:
+        """The operator of the file that makes what the node's readers read, and that no other node is known to run."""
+        for reader in self._readers(k):
+            if reader in inferred:
+                return inferred[reader]
+            operator = self.found[reader]
+            makers = [self.producers.get(name) for name in (operator.inputs if operator else ())]
+            for maker in makers:
+                if maker is not None and maker.index not in self.claimed:
+                    return maker
+        return None
+
+    def _beside(self, k: int) -> Node | None:
+        node = self.executed[k]
+        if node is None:
+            return None
+        makers = [self.found[self.makers[name]] for name in node.inputs if name in self.makers]
+        readers = [self.found[reader] for reader in self._readers(k)]
+        neighbours = readers + makers if node.kind == "ReorderInput" else makers + readers
+        return next((f for f in neighbours if f), None)
+
+    def _readers(self, k: int) -> list[int]:
+        node = self.executed[k]
+        return [reader for name in (node.outputs if node else ()) for reader in self.readers.get(name, [])]
 
 
 def _with_shapes(graph: Graph, rows: Sequence[Row], executed: Sequence[Node | None]) -> Graph:
@@ -50,12 +107,20 @@ def _with_shapes(graph: Graph, rows: Sequence[Row], executed: Sequence[Node | No
     return msgspec.structs.replace(graph, tensors=tensors)
 
 
-def _pair_with_optimized(rows: Sequence[Row], optimized: Graph | None) -> list[Node | None]:
-    """By name and kind; those that share both are paired in order."""
+def pair_with_optimized(rows: Sequence[Row], optimized: Graph | None) -> list[Node | None]:
+    """By name and kind; those that share both are paired in order. ONNX Runtime's profiler makes up names for nodes
+    that have none.
+    """
     waiting: dict[tuple[str, str], list[Node]] = {}
     for node in optimized.nodes if optimized else ():
-        waiting.setdefault((node.name, node.kind), []).append(node)
-    return [(waiting.get((row.name, row.op)) or [None]).pop(0) for row in rows]  # type: ignore[list-item]
+        # A node without a name is known here by what it makes, as in every format.
+        name = "" if node.name in node.outputs and node.name not in {row.name for row in rows} else node.name
+        waiting.setdefault((name, node.kind), []).append(node)
+    pairs: list[Node | None] = []
+    for row in rows:
+        nodes = waiting.get((row.name, row.op)) or waiting.get(("", row.op)) or [None]  # type: ignore[list-item]
+        pairs.append(nodes.pop(0))
+    return pairs
 
 
 class _Names:

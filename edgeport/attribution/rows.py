@@ -5,7 +5,7 @@ import msgspec
 from edgeport.formats.graph import Node
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class Row(msgspec.Struct, frozen=True):
     """One operator as a runtime's profiler reported it: us is the mean of its runs, index the runtime's own number."""
 
     name: str

@@ -34,7 +34,7 @@ def run(job: Job) -> tuple[Rewrite, ...]:
     gm = torch.fx.GraphModule(captured, captured.graph)  # without its checks of the shapes that are about to change
     rewrites = graph.run_passes(gm, ("litert-torch",))
     example = tuple(_channels_last(t) for t in program.example_inputs[0])
-    outputs = [module_path(node) for node in gm.graph.output_node().args[0]]
+    outputs = [module_path(node) for node in gm.graph.output_node().all_input_nodes]
     modules = _mark_modules(gm)
     converted = converter.convert(gm, example)
     model = flatbuffer_utils.read_model_from_bytearray(converted.model_content())

@@ -1,18 +1,32 @@
-"""Networks whose operators are hard to trace back to modules: lists of modules, skips, shared layers, fused activations.
+"""Networks whose operators are hard to trace to modules: lists of modules, skips, shared layers, fused activations.
 
-Each takes a size: the default is for tests, scripts/check_attribution.py has the sizes that are deployed.
+SIZES has two sizes of each: one for tests, and one that is deployed.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 
 def _norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(outputs)]
+
+
+def _settled(network: nn.Module) -> nn.Module:
+    """With statistics in its batch normalisations, which would hardly change a number without."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.bias):
+                assert tensor is not None
+                tensor.data.normal_(0, 0.3)
+            for tensor in (module.running_var, module.weight):
+                assert tensor is not None
+                tensor.data.uniform_(0.6, 1.6)
+    return network
 
 
 # U-Net on an encoder of MobileNetV3
@@ -63,7 +77,7 @@ class UNet(nn.Module):
         self.stem = nn.Sequential(*_norm(3, width, 3, 2), nn.Hardswish())
         self.encoder = nn.ModuleList(
             nn.Sequential(_Inverted(i, o, 2, 5 if n % 2 else 3, n > 0), _Inverted(o, o, 1, 3, n > 1))
-            for n, (i, o) in enumerate(zip(widths, widths[1:], strict=False))
+            for n, (i, o) in enumerate(itertools.pairwise(widths))
         )
         ups = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.decoder = nn.ModuleList(_Up(i, o, o) for i, o in ups)
@@ -80,7 +94,7 @@ class UNet(nn.Module):
 
 
 def unet(width: int = 8) -> nn.Module:
-    return UNet(width)
+    return _settled(UNet(width))
 
 
 # DenseNet
@@ -112,13 +126,14 @@ class _DenseBlock(nn.ModuleDict):
 def densenet(growth: int = 8, layers: int = 3) -> nn.Module:
     wide = 2 * growth + layers * growth
     transition = [nn.BatchNorm2d(wide), nn.ReLU(), nn.Conv2d(wide, 2 * growth, 1, bias=False), nn.AvgPool2d(2)]
-    return nn.Sequential(
+    network = nn.Sequential(
         nn.Sequential(*_norm(3, 2 * growth, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
         _DenseBlock(layers, 2 * growth, growth),
         nn.Sequential(*transition),
         _DenseBlock(layers, 2 * growth, growth),
         nn.Sequential(nn.BatchNorm2d(wide), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(wide, 10)),
     )
+    return _settled(network)
 
 
 # OSNet
@@ -159,13 +174,14 @@ class _Omni(nn.Module):
 
 
 def osnet(width: int = 16) -> nn.Module:
-    return nn.Sequential(
+    network = nn.Sequential(
         nn.Sequential(*_norm(3, width, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
         *(_Omni(width, 2 * width), _Omni(2 * width, 2 * width)),
         nn.Sequential(*_norm(2 * width, 2 * width, 1), nn.ReLU(inplace=True), nn.AvgPool2d(2)),
         _Omni(2 * width, 3 * width),
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3 * width, 16)),
     )
+    return _settled(network)
 
 
 # YOLO
@@ -282,7 +298,7 @@ class Yolo(nn.Module):
 
 
 def yolo(width: int = 8, size: int = 64, classes: int = 5) -> nn.Module:
-    return Yolo(width, size, classes)
+    return _settled(Yolo(width, size, classes))
 
 
 # SSD
@@ -316,7 +332,7 @@ class Ssd(nn.Module):
 
 
 def ssd(width: int = 8, classes: int = 5, best: int = 10) -> nn.Module:
-    return Ssd(width, classes, best)
+    return _settled(Ssd(width, classes, best))
 
 
 # BERT
