@@ -23,7 +23,7 @@ from module_networks import SIZES
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeport import attribution, catalog, formats
+from edgeport import attribution, catalog, formats, measure
 from edgeport.attribution import Attributed, Row
 from edgeport.export import bundle, capture
 from edgeport.export.layout import channels_last
@@ -64,15 +64,15 @@ class Judged(msgspec.Struct, frozen=True):
 def judge_file(path: Path, network: nn.Module, inputs: Sequence[Tensor], runner: Runner) -> Judged:
     """Profiles the file, and runs it beside PyTorch."""
     graph = formats.read(path)
-    values = right_modules.trace(network, inputs)
+    values, rough = right_modules.trace(network, inputs), measure.precision_of(graph) == "int8"
     with tempfile.TemporaryDirectory() as folder:
         rows, ran = profile(path, runner, Path(folder, "ran.onnx"))
         if ran is None:
-            right = right_modules.Right(values, graph, litert_arrays(path, graph, inputs))
+            right = right_modules.Right(values, graph, rough, litert_arrays(path, graph, inputs))
             found = attribution.attribute(rows, graph, None)
             return _judged(found, [right.modules(a.node) if a.node else set() for a in found])
         optimized = formats.read(ran)
-        right = right_modules.Right(values, optimized, onnxruntime_arrays(ran, inputs))
+        right = right_modules.Right(values, optimized, rough, onnxruntime_arrays(ran, inputs))
         found = attribution.attribute(rows, graph, optimized)
         nodes = attribution.pair_with_optimized(rows, optimized)
         return _judged(found, [right.modules(n) if n else set() for n in nodes])
@@ -114,14 +114,13 @@ def litert_arrays(path: Path, graph: Graph, inputs: Sequence[Tensor]) -> Arrays:
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
-    signature = interpreter.get_signature_list()["serving_default"]["inputs"]
     runner = interpreter.get_signature_runner()
     feeds = {}
-    for name, info, tensor in zip(signature, graph.inputs, inputs, strict=True):
+    for info, tensor in zip(graph.inputs, inputs, strict=True):
         array = tensor.numpy().transpose(channels_last(tensor.dim()))
         if info.quantization:
             array = np.round(array / info.quantization.scale) + info.quantization.zero_point
-        feeds[name] = array.astype(info.dtype)
+        feeds[info.name] = array.astype(info.dtype)
     runner(**feeds)
     arrays = {}
     for detail in interpreter.get_tensor_details():

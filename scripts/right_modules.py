@@ -59,7 +59,7 @@ class Trace(TorchDispatchMode):
         flat, _ = torch.utils._pytree.tree_flatten((args, kwargs))
         inputs = tuple(self._latest[id(t)] for t in flat if isinstance(t, Tensor) and id(t) in self._latest)
         for tensor in torch.utils._pytree.tree_leaves(made):
-            if isinstance(tensor, Tensor) and inputs:
+            if isinstance(tensor, Tensor):
                 self._keep(tensor, inputs)
         return made
 
@@ -96,18 +96,21 @@ class Matcher:
                     shape = value.array.shape
                     self._images.setdefault((shape[0], *shape[2:]), set()).add(shape[1])
 
-    def find(self, array: NDArray[Any]) -> frozenset[int]:
-        """Numbers of the values that it may be. Eight-bit numbers are compared up to their scale."""
+    def find(self, array: NDArray[Any], rough: bool) -> frozenset[int]:
+        """Numbers of the values that it may be. rough: whether it is computed in eight bits, or from what is.
+
+        Eight-bit numbers themselves are compared up to their scale and offset.
+        """
         if array.dtype == object or array.size < 2:
             return frozenset()
-        rough = array.dtype in (np.int8, np.uint8)
+        scaled = array.dtype in (np.int8, np.uint8)
         told = array.astype(np.float64)
         distances: dict[int, float] = {}
         for form in self._forms(told):
             flat = form.ravel()[self._sampled(form.size)] if form.size in self._by_size else None
             for n, sample in self._by_size.get(form.size, []):
                 assert flat is not None
-                distance = _affine_distance(flat, sample) if rough else _distance(flat, sample)
+                distance = _affine_distance(flat, sample) if scaled else _distance(flat, sample)
                 distances[n] = min(distance, distances.get(n, np.inf))
         least = min(distances.values(), default=np.inf)
         if rough:
@@ -163,14 +166,17 @@ def _affine_distance(a: Floats, b: Floats) -> float:
 
 
 class Right:
-    """The right modules of a graph's operators. arrays: its tensors' values, by name."""
+    """The right modules of a graph's operators. arrays: its tensors' values, by name. rough: whether they are of a
+    network in eight bits.
+    """
 
-    def __init__(self, values: Sequence[Value], graph: Graph, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, values: Sequence[Value], graph: Graph, rough: bool, arrays: Mapping[str, NDArray[Any]]) -> None:
         self.values = values
         self.producers, self.consumers = graph.producers(), graph.consumers()
         self.dynamic = self._computed(graph)
         matcher = Matcher(values)
-        self.matched = {name: matcher.find(array) for name, array in arrays.items() if name in self.dynamic}
+        self.matched = {name: matcher.find(array, rough) for name, array in arrays.items() if name in self.dynamic}
+        self.known: dict[int, set[str]] = {}
         self.readers: dict[int, set[int]] = {}
         for n, value in enumerate(values):
             for i in value.inputs:
@@ -181,9 +187,22 @@ class Right:
         sources = {v for name in node.inputs for v in self._before(name, set())}
         targets = {v for name in node.outputs for v in self._behind(name, set())}
         parts = self._between(sources, targets)
-        if targets & sources:  # it moves what is there, or puts it into another form
-            parts |= targets | {reader for n in targets for reader in self.readers.get(n, ())}
-        return {self.values[n].module for n in parts}
+        found = {self.values[n].module for n in parts}
+        if targets & sources and not parts:  # it moves what is there, or puts it into another form
+            beside = targets | {reader for n in targets for reader in self.readers.get(n, ())}
+            makers = {
+                self.producers[name].index: self.producers[name] for name in node.inputs if name in self.producers
+            }
+            found |= {self.values[n].module for n in beside}
+            found |= {module for maker in makers.values() for module in self._of_maker(maker)}
+        return found
+
+    def _of_maker(self, node: Node) -> set[str]:
+        """The modules of the parts of the operator that makes what another one moves."""
+        if node.index not in self.known:
+            self.known[node.index] = set()  # of a circle nothing is known
+            self.known[node.index] = self.modules(node)
+        return self.known[node.index]
 
     def _computed(self, graph: Graph) -> set[str]:
         """Names of what depends on the inputs."""

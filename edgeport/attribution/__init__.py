@@ -18,9 +18,12 @@ __all__ = [
     "CLASSES",
     "CLASS_NAMES",
     "Attributed",
+    "Modules",
     "Row",
     "align",
     "attribute",
+    "attribute_litert",
+    "attribute_onnxruntime",
     "class_of",
     "op_times",
     "pair_with_optimized",
@@ -34,7 +37,7 @@ def attribute(rows: Sequence[Row], graph: Graph, optimized: Graph | None) -> lis
 
     graph: the file; optimized: what ONNX Runtime made of it, None for LiteRT.
     """
-    modules = _Modules(graph)
+    modules = Modules(graph)
     if graph.format == "tflite":
         attributed = attribute_litert(rows, graph)
     else:
@@ -93,7 +96,7 @@ def _class(op: str, row: Row) -> str:
     return class_of(next(kinds, op))
 
 
-class _Modules:
+class Modules:
     """The module of each node, or the layer: its own name in a file that tells no modules.
 
     One that only converts or moves data for others, and tells none, has its neighbour's: first of those that read what

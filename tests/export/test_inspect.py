@@ -12,8 +12,9 @@ import pytest
 from command_line import Edgeport, edgeport
 
 from edgeport import catalog, cli, formats
-from edgeport.analysis import PASSES, Analysis, analyse
+from edgeport.analysis import PASSES, analyse
 from edgeport.export import capture
+from edgeport.layers import Analysis
 from edgeport.reports import View, inspection
 
 from .conftest import SHUFFLENET
