@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgeport.attribution import class_of
 from edgeport.formats import Graph, Node
 
 SAMPLES = 8192  # elements of a tensor that are compared
@@ -188,7 +189,9 @@ class Right:
         targets = {v for name in node.outputs for v in self._behind(name, set())}
         parts = self._between(sources, targets)
         found = {self.values[n].module for n in parts}
-        if targets & sources and not parts:  # it moves what is there, or puts it into another form
+        if targets & sources and (
+            not parts or class_of(node.kind) == "data"
+        ):  # it moves what is there, or puts it into another form
             beside = targets | {reader for n in targets for reader in self.readers.get(n, ())}
             makers = {
                 self.producers[name].index: self.producers[name] for name in node.inputs if name in self.producers

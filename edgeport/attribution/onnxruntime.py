@@ -77,11 +77,19 @@ class _Surroundings:
             if reader in inferred:
                 return inferred[reader]
             operator = self.found[reader]
+            if operator is not None and self._is_part(reader, operator):
+                return operator
             makers = [self.producers.get(name) for name in (operator.inputs if operator else ())]
             for maker in makers:
                 if maker is not None and maker.index not in self.claimed:
                     return maker
         return None
+
+    def _is_part(self, k: int, operator: Node) -> bool:
+        """Whether the executed node is one of several that an operator was taken apart into."""
+        node = self.executed[k]
+        kind = plain(node.kind).removeprefix("qlinear") if node else ""
+        return class_of(kind) == "elemwise" and kind != plain(operator.kind)
 
     def _beside(self, k: int) -> Node | None:
         node = self.executed[k]

@@ -125,7 +125,7 @@ class _Reader:
 
     def _is_dequantized_constant(self, node: onnx.NodeProto) -> bool:
         """Named after the constant, it is part of what reads it."""
-        return node.op_type == "DequantizeLinear" and node.input[0] in self.constants
+        return node.op_type == "DequantizeLinear" and bool(node.input) and node.input[0] in self.constants
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         tensor = self.tensors.get(name)
