@@ -6,11 +6,9 @@ network's own, those of batch normalisation included.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -20,22 +18,18 @@ from edgeport.cost import (
     elementwise_products,
     matmul_madds,
     memory_access,
-    memory_access_bound,
     transposed_convolution_madds,
 )
 from edgeport.export.capture import Captured
 from edgeport.graph._nodes import argument, fixed_shape, module_path
 from edgeport.graph._roles import GROUPS
 from edgeport.graph._state import get_state
-
-Shape = tuple[int, ...]
-Shapes = tuple[Shape, ...]
+from edgeport.layers import Analysis, Layer, Shape, Shapes, find_blocks
 
 # Not those that route shuffles and splits away: blocks are judged as they were drawn.
 PASSES = ("fold_batch_norm", "make_functional", "remove_unused_state")
 
 aten = torch.ops.aten
-FLOAT_BYTES = 4
 
 CONVOLUTIONS = (
     *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
@@ -68,102 +62,6 @@ _KIND_OF = {
 }
 
 
-class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """One operator. kind: conv, linear, matmul, elementwise, movement, pooling or unknown.
-
-    type: as MobileNet's Table 2 has it (Conv 1x1, Conv DW 3x3, FC), or the operator. params: weights, without biases.
-    products: element-wise ones of two tensors that the network computes; among the madds if that was asked for.
-    channels: of input and output. area: height times width of the output, of all samples (the rows of a linear layer).
-    mac: memory access cost in elements: maps read and written, and weights. writes: whether the output is new memory,
-    and no view.
-    """
-
-    module: str
-    kind: str
-    type: str
-    inputs: Shapes
-    output: Shape
-    params: int = 0
-    madds: int = 0
-    products: int = 0
-    mac: int = 0
-    channels: tuple[int, int] | None = None
-    area: int = 0
-    taps: int = 1
-    groups: int = 1
-    writes: bool = True
-
-    @property
-    def mac_bytes(self) -> int:
-        return self.mac * FLOAT_BYTES
-
-    @property
-    def activation_bytes(self) -> int:
-        return prod(self.output) * FLOAT_BYTES if self.writes else 0
-
-    @property
-    def is_pointwise(self) -> bool:
-        """A 1x1 convolution that mixes channels: what guidelines G1 and G2 are about."""
-        depthwise = self.channels is not None and 1 < self.groups == self.channels[0]
-        return self.kind == "conv" and self.taps == 1 and self.madds > 0 and not depthwise
-
-    @property
-    def channel_ratio(self) -> float | None:
-        """The wider side over the narrower."""
-        return max(self.channels) / min(self.channels) if self.channels and all(self.channels) else None
-
-    @property
-    def mac_over_bound(self) -> float | None:
-        """Of pointwise convolutions: over the least memory access with which their MAdds can be made."""
-        return self.mac / memory_access_bound(self.area, self.madds) if self.is_pointwise else None
-
-
-class Block(msgspec.Struct, frozen=True):
-    """A module whose branches join by a concat or an addition, and how fragmented it is, as in ShuffleNetV2's Table 3.
-
-    operators: its convolutions and its pools over windows. serial: how many follow each other at most. parallel: how
-    many stand side by side at most, at the same place of such a chain, so that none of them waits for another.
-    join_bytes: what the joining operators read and write.
-    """
-
-    module: str
-    operators: int
-    serial: int
-    parallel: int
-    join_bytes: int
-
-
-class Analysis(msgspec.Struct, frozen=True):
-    """unknown: operators that are in no table here and were counted as nothing, with how often they stand.
-
-    counts_products: whether element-wise products are among the multiply-adds.
-    """
-
-    model: str
-    params: int
-    layers: tuple[Layer, ...]
-    blocks: tuple[Block, ...]
-    unknown: dict[str, int]
-    counts_products: bool
-
-    @property
-    def madds(self) -> int:
-        return sum(layer.madds for layer in self.layers)
-
-    @property
-    def products(self) -> int:
-        return sum(layer.products for layer in self.layers)
-
-    @property
-    def mac_bytes(self) -> int:
-        return sum(layer.mac_bytes for layer in self.layers)
-
-    @property
-    def activation_bytes(self) -> int:
-        """All maps that operators write: what a runtime without reuse would hold."""
-        return sum(layer.activation_bytes for layer in self.layers)
-
-
 def analyse(captured: Captured, model: str, *, count_products: bool = False) -> Analysis:
     """captured: with PASSES alone. model: the name to show. count_products: element-wise products are multiply-adds
     too, as in MicroNet's paper.
@@ -171,7 +69,9 @@ def analyse(captured: Captured, model: str, *, count_products: bool = False) -> 
     counter = _Counter(captured, count_products)
     layers = {node: counter.layer(node) for node in captured.graph.graph.nodes if node.op == "call_function"}
     unknown = Counter(str(node.target) for node, layer in layers.items() if layer.kind == "unknown")
-    blocks = tuple(_blocks(layers, counter.computed))
+    inputs = {node: tuple(node.all_input_nodes) for node in layers}
+    joining = {n for n in layers if len(counter.computed.intersection(inputs[n])) > 1}
+    blocks = tuple(find_blocks(layers, inputs, joining))
     return Analysis(model, captured.parameters, tuple(layers.values()), blocks, dict(unknown), count_products)
 
 
@@ -276,31 +176,6 @@ class _Counter:
         state = get_state(self.captured.graph, node)
         assert state is not None
         return tuple(state.shape)
-
-
-def _blocks(layers: Mapping[Node, Layer], computed: set[Node]) -> list[Block]:
-    """In the order in which they are joined. Modules without a convolution or pool have nothing to be judged."""
-    joins: dict[str, int] = {}
-    for node, layer in layers.items():
-        joined = computed.intersection(node.all_input_nodes)
-        if layer.type in ("add", "cat") and len(joined) > 1:
-            joins[layer.module] = joins.get(layer.module, 0) + layer.mac_bytes
-    blocks = (_block(layers, module, join_bytes) for module, join_bytes in joins.items())
-    return [block for block in blocks if block.operators]
-
-
-def _block(layers: Mapping[Node, Layer], module: str, join_bytes: int) -> Block:
-    places: dict[Node, int] = {}
-    operators: list[int] = []
-    for node, layer in layers.items():
-        before = max((places.get(i, 0) for i in node.all_input_nodes), default=0)
-        inside = not module or f"{layer.module}.".startswith(f"{module}.")
-        counts = inside and (layer.kind == "conv" or layer.type in WINDOWS.split())
-        places[node] = before + counts
-        if counts:
-            operators.append(places[node])
-    side_by_side = max(Counter(operators).values(), default=0)
-    return Block(module, len(operators), max(operators, default=0), side_by_side, join_bytes)
 
 
 def _copies(node: Node, name: str) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from edgeport.analysis import FLOAT_BYTES, Analysis, Layer
 from edgeport.cost import memory_access_bound
+from edgeport.layers import Analysis, Layer
 
 # G1: memory access at 1:3 channels, between the paper's 1:2 (1.06; 4% slower on ARM) and 1:6 (1.43; 9%) of Table 1.
 # G2: below that of 2 groups (up to 1.41; 12% slower on ARM) in Table 2, where maps make most of it.
@@ -33,11 +33,13 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Whether the network as a whole keeps a guideline: whether its figure is at most the limit."""
+    """Whether the network as a whole keeps a guideline: whether its figure is at most the limit. None where that is not
+    known of a file.
+    """
 
     guideline: str
-    kept: bool
-    figure: float
+    kept: bool | None
+    figure: float | None
     limit: float
     reason: str
 
@@ -77,13 +79,30 @@ def score(analysis: Analysis) -> Score:
     parallel = max((block.parallel for block in analysis.blocks), default=0)
     serial = max((block.serial for block in analysis.blocks), default=0)
     elementwise, activations = _share(analysis, _is_elementwise), _share(analysis, _is_activation)
-    verdicts = (
+    judged = (
         _verdict("G1", by_channels, G1_LIMIT, _widths_reason(by_channels, pointwise)),
         _verdict("G2", by_groups, G2_LIMIT, _groups_reason(by_groups, pointwise)),
         _verdict("G3", parallel, G3_LIMIT, _fragments_reason(analysis)),
         _verdict("G4", elementwise, G4_LIMIT, _elementwise_reason(elementwise, activations)),
     )
+    obstacles = _obstacles(analysis, bool(pointwise))
+    verdicts = tuple(
+        Verdict(v.guideline, None, None, v.limit, obstacles[v.guideline]) if v.guideline in obstacles else v
+        for v in judged
+    )
     return Score(by_channels * by_groups, by_channels, by_groups, parallel, serial, elementwise, activations, verdicts)
+
+
+def _obstacles(analysis: Analysis, has_pointwise: bool) -> dict[str, str]:
+    """Why there is no verdict on a guideline, where there is none."""
+    reasons: dict[str, str] = {}
+    if not has_pointwise and any(layer.kind == "conv" and not layer.known for layer in analysis.layers):
+        reasons |= dict.fromkeys(("G1", "G2"), "the file leaves the sizes of its convolutions open")
+    if not analysis.tells_modules:
+        reasons["G3"] = "the file does not tell which module an operator belongs to"
+    if not analysis.mac_bytes and not all(layer.is_counted for layer in analysis.layers):
+        reasons["G4"] = "what the operators of the file move is not known"
+    return reasons
 
 
 def _verdict(guideline: str, figure: float, limit: float, reason: str) -> Verdict:
@@ -127,7 +146,7 @@ def _g1(pointwise: Iterable[Layer]) -> Iterator[Finding]:
         if layer.mac > G1_LIMIT * equal and layer.channels:
             c1, c2 = layer.channels
             reason = f"{c1} -> {c2} channels: memory access {layer.mac / equal - 1:+.0%} above that of equal widths"
-            yield Finding("G1", layer.module, int((layer.mac - equal) * FLOAT_BYTES), reason)
+            yield Finding("G1", layer.module, _bytes(layer, layer.mac - equal), reason)
 
 
 def _g2(pointwise: Iterable[Layer]) -> Iterator[Finding]:
@@ -135,7 +154,7 @@ def _g2(pointwise: Iterable[Layer]) -> Iterator[Finding]:
         equal, bound = _equal_widths(layer), _bound(layer)
         if equal > G2_LIMIT * bound:
             reason = f"{layer.groups} groups: memory access {equal / bound - 1:+.0%} over one group with as many MAdds"
-            yield Finding("G2", layer.module, int((equal - bound) * FLOAT_BYTES), reason)
+            yield Finding("G2", layer.module, _bytes(layer, equal - bound), reason)
 
 
 def _g3(analysis: Analysis) -> Iterator[Finding]:
@@ -150,10 +169,15 @@ def _g3(analysis: Analysis) -> Iterator[Finding]:
 
 def _g4(analysis: Analysis) -> Iterator[Finding]:
     for layer in filter(_is_elementwise, analysis.layers):
-        share = layer.mac_bytes / analysis.mac_bytes
+        share = layer.mac_bytes / (analysis.mac_bytes or 1)
         if share > G4_LIMIT * SMALLEST_FINDING:
             work = f"{layer.madds / analysis.madds:.1%} of the MAdds" if layer.madds else "no MAdds"
             yield Finding("G4", layer.module, layer.mac_bytes, f"{layer.type}: {share:.1%} of memory access, {work}")
+
+
+def _bytes(layer: Layer, elements: float) -> int:
+    """In the bytes that an element takes on average."""
+    return int(elements * (layer.mac_bytes / layer.mac))
 
 
 def _mac(layer: Layer) -> float:
@@ -175,7 +199,7 @@ def _is_elementwise(layer: Layer) -> bool:
 
 def _is_activation(layer: Layer) -> bool:
     """Those that runtimes fuse into the convolution before."""
-    return layer.kind == "elementwise" and layer.type.startswith(("relu", "hardtanh"))
+    return layer.kind == "elementwise" and layer.type.lower().startswith(("relu", "hardtanh", "clip"))
 
 
 def _share(analysis: Analysis, chosen: Callable[[Layer], bool]) -> float:

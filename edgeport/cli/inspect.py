@@ -10,13 +10,18 @@ import typer
 from edgeport import catalog, display
 from edgeport.cli.checks import complain, deliver, destination_file, one_of
 from edgeport.cli.options import InputShape, Set, Strings, complete_model
+from edgeport.cli.subjects import is_converted, shapes_of
 from edgeport.errors import UsageError
 
 
 def inspect(
     models: Annotated[
         Strings,
-        typer.Argument(metavar="MODEL...", help="As for export; several are compared.", autocompletion=complete_model),
+        typer.Argument(
+            metavar="MODEL...",
+            help="As for export, or a .onnx or .tflite file or an export's folder; several are compared.",
+            autocompletion=complete_model,
+        ),
     ],
     set_: Set = [],  # noqa: B006
     input_shape: InputShape = [],  # noqa: B006
@@ -45,20 +50,37 @@ def inspect(
     if set_ and len(models) > 1:
         raise UsageError("--set is for one model; inspect several without it")
     destination = destination_file(output)
-    analyses = [_analysed(model, set_, input_shape, count_products) for model in models]
+    analyses = [a for model in models for a in _analysed(model, set_, input_shape, count_products)]
     for analysis in analyses:
-        if analysis.unknown and format in ("json", "csv"):  # tables say so themselves
-            complain(f"{analysis.model}: not counted: {inspection.unknown(analysis)}")
+        for remark in inspection.remarks(analysis) if format in ("json", "csv") else ():  # tables say so themselves
+            complain(remark)
     view = View(by=by, depth=depth, top=top, width=display.width(sys.stdout))
     deliver(inspection.render(analyses, format, view), destination)
 
 
-def _analysed(model: str, assignments: Sequence[str], input_shapes: Sequence[str], count_products: bool) -> Any:
-    if catalog.is_artifact(model):
-        raise UsageError(
-            f"{model} is already converted; inspect the PyTorch network that it came from, or see each operator's "
-            f"multiply-adds with edgeport profile {model} --by op"
-        )
+def _analysed(model: str, assignments: Sequence[str], input_shapes: Sequence[str], count_products: bool) -> list[Any]:
+    """Of a network or a file one analysis, of an export's folder one a file."""
+    if is_converted(model):
+        return _analysed_files(model, assignments, input_shapes, count_products)
+    return [_analysed_network(model, assignments, input_shapes, count_products)]
+
+
+def _analysed_files(
+    model: str, assignments: Sequence[str], input_shapes: Sequence[str], count_products: bool
+) -> list[Any]:
+    if assignments:
+        raise UsageError(f"--set is for networks of PyTorch; {model} is converted already")
+    from edgeport.export.manifest import read_manifest
+    from edgeport.file_analysis import analyse_file
+
+    path, shapes = Path(model), shapes_of(input_shapes, True)
+    if not path.exists():
+        raise UsageError(f"there is no file {model}")
+    paths = [path / a.file for a in read_manifest(path).artifacts] if path.is_dir() else [path]
+    return [analyse_file(p, p.name, shapes, count_products=count_products) for p in paths]
+
+
+def _analysed_network(model: str, assignments: Sequence[str], input_shapes: Sequence[str], count_products: bool) -> Any:
     factory = catalog.find_factory(model)
     arguments = catalog.parse_arguments(factory, assignments)
     from edgeport import analysis, chatter, files

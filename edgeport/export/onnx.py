@@ -19,6 +19,7 @@ from edgeport.formats.names import operator_name
 from edgeport.records import Rewrite
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+SPLIT = re.compile(r"_split_\d+$")  # what onnxscript appends to the name of a sequence that it takes apart
 
 Int8Program = Callable[[Job], torch.export.ExportedProgram | None]
 Told = Callable[[Rewrite], None]
@@ -54,16 +55,30 @@ def _exported(program: torch.export.ExportedProgram, job: Job, told: Told) -> on
     torchlib.remember()
     exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
     assert exported is not None
+    written = _modules_of_values(exported.model)
     optimizer.optimize_ir(exported.model)
     if job.optimize:
         before = len(exported.model.graph)
         told(_rewrite(pool_means, pool_means.run(exported.model), before, len(exported.model.graph)))
-    return ir.to_proto(_renamed(exported.model, job))
+    return ir.to_proto(_renamed(exported.model, written, job))
 
 
-def _renamed(model: ir.Model, job: Job) -> ir.Model:
-    """Operators named by their module, inputs and outputs by the network's; source text and paths left out."""
+def _modules_of_values(model: ir.Model) -> dict[str, str]:
+    """By the values' names, where torch.onnx says which module makes them."""
+    modules = ((value.name, _module(node)) for node in model.graph for value in node.outputs)
+    return {name: module for name, module in modules if name and module is not None}
+
+
+def _renamed(model: ir.Model, written: dict[str, str], job: Job) -> ir.Model:
+    """Operators named by their module, inputs and outputs by the network's; source text and paths left out.
+
+    written: the modules of values before they were optimised, which keep their names where operators lose theirs.
+    """
     modules = {node: _module(node) for node in model.graph}
+    for node, module in modules.items():
+        if module is None:
+            stems = (SPLIT.sub("", value.name or "") for value in node.outputs)
+            modules[node] = next((written[stem] for stem in stems if stem in written), None)
     taken: dict[str, int] = {}
     for node in model.graph:
         module = modules[node]

@@ -128,12 +128,16 @@ class _Reader:
             name=name,
             inputs=tuple(i for i in node.input if i),
             outputs=tuple(o for o in node.output if o),
-            module=_module(node, name),
+            module=None if self._is_dequantized_constant(node) else _module(node, name),
             madds=self._madds(node),
             permutation=tuple(permutation) if permutation and node.op_type == "Transpose" else None,
             axis=self._axis(node, attributes),
             indices=self._indices(node) if node.op_type == "Gather" else None,
         )
+
+    def _is_dequantized_constant(self, node: onnx.NodeProto) -> bool:
+        """Named after the constant, it is part of what reads it."""
+        return node.op_type == "DequantizeLinear" and bool(node.input) and node.input[0] in self.constants
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         tensor = self.tensors.get(name)

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from edgeport import cleaning, guidelines
-from edgeport.analysis import Analysis, Layer
 from edgeport.breakdown import ROOT, module_label
+from edgeport.layers import Analysis, Layer
 from edgeport.records import SCHEMA
 from edgeport.reports import View, as_csv, as_markdown, as_table
 from edgeport.reports.rows import Table
@@ -59,6 +59,7 @@ def document(analysis: Analysis, depth: int) -> Record:
         "findings": guidelines.findings(analysis),
         "blocks": analysis.blocks,
         "unknown_operators": analysis.unknown,
+        "open_inputs": {name: [d if d > 0 else None for d in shape] for name, shape in analysis.open_inputs},
         "layers": [_layer(layer) for layer in analysis.layers],
     }
 
@@ -70,7 +71,7 @@ def by_type(analysis: Analysis) -> list[Record]:
 def by_other_type(analysis: Analysis) -> list[Record]:
     """Most memory access first."""
     others = [layer for layer in _shown(analysis) if not layer.madds]
-    records = _added(analysis, others, "type", lambda x: f"not counted: {x.type}" if x.kind == "unknown" else x.type)
+    records = _added(analysis, others, "type", lambda x: x.type if x.is_counted else f"not counted: {x.type}")
     return sorted(records, key=lambda record: -record["mac_bytes"])
 
 
@@ -81,6 +82,7 @@ def by_module(analysis: Analysis, depth: int) -> list[Record]:
 def _network(analysis: Analysis) -> Record:
     return {
         "model": analysis.model,
+        "format": analysis.format or None,
         "params": analysis.params,
         "madds": analysis.madds,
         "products": analysis.products,
@@ -93,7 +95,7 @@ def _network(analysis: Analysis) -> Record:
 
 def _layer(layer: Layer) -> Record:
     """What an operator that is not known costs is null, not 0."""
-    known = layer.kind != "unknown"
+    known = layer.is_counted
     inputs, outputs = layer.channels or (None, None)
     return {
         "module": layer.module,
@@ -109,7 +111,7 @@ def _layer(layer: Layer) -> Record:
         "params": layer.params,
         "madds": layer.madds if known else None,
         "products": layer.products,
-        "activation_bytes": layer.activation_bytes,
+        "activation_bytes": layer.activation_bytes if layer.known else None,
         "mac_bytes": layer.mac_bytes if known else None,
         "arithmetic_intensity": _ratio(layer.madds, layer.mac_bytes),
     }
@@ -182,20 +184,38 @@ def _comparison(analyses: Sequence[Analysis]) -> Table:
     rows = []
     for analysis in analyses:
         score = guidelines.score(analysis)
-        kept = ["kept" if verdict.kept else "broken" for verdict in score.verdicts]
+        kept = [_kept(verdict) for verdict in score.verdicts]
         sizes = (_millions(n) for n in (analysis.madds, analysis.activation_bytes, analysis.mac_bytes))
         intensity = _ratio(analysis.madds, analysis.mac_bytes) or 0.0
         ratios = (f"{intensity:.2f}", f"{score.mac_over_bound:.2f}")
         rows.append((analysis.model, f"{analysis.params:,}", *sizes, *ratios, *kept))
     counted = ", MAdds with products of two maps" if any(a.counts_products for a in analyses) else ""
-    title = f"as written, batch normalisation folded, fp32{counted}; guidelines of ShuffleNetV2"
-    notes = [f"{a.model}: not counted: {unknown(a)}" for a in analyses if a.unknown]
+    ways = dict.fromkeys(map(_counted_as, analyses))
+    title = f"{', '.join(ways)}{counted}; guidelines of ShuffleNetV2"
+    notes = [note for a in analyses for note in remarks(a)]
     return Table("\n".join([title, *notes]), header, tuple(rows), tuple(range(1, 7)), (3, 5, 6, 4))
 
 
-def unknown(analysis: Analysis) -> str:
-    """The operators that were not counted, and how many of each."""
-    return ", ".join(f"{operator} x{n}" for operator, n in analysis.unknown.items())
+def _counted_as(analysis: Analysis) -> str:
+    return "files as they are" if analysis.format else "as written, batch normalisation folded, fp32"
+
+
+def remarks(analysis: Analysis) -> list[str]:
+    """What the figures leave out: sizes that a file leaves open, and operators that were not counted."""
+    found = []
+    for name, shape in analysis.open_inputs:
+        sizes = "x".join("?" if d < 1 else str(d) for d in shape)
+        found.append(
+            f"{analysis.model}: input {name} is {sizes}; give --input-shape {name}=SIZES to count what follows"
+        )
+    if analysis.unknown:
+        operators = ", ".join(f"{operator} x{n}" for operator, n in analysis.unknown.items())
+        found.append(f"{analysis.model}: not counted: {operators}")
+    return found
+
+
+def _kept(verdict: guidelines.Verdict) -> str:
+    return "unknown" if verdict.kept is None else "kept" if verdict.kept else "broken"
 
 
 def _detail(analysis: Analysis, view: View) -> Table:
@@ -247,7 +267,7 @@ def _layer_row(r: Record) -> tuple[str, ...]:
         str(r["groups"] or ""),
         *(_decimals(r["mac_over_bound"]), f"{r['params']:,}" if r["params"] else ""),
         "?" if r["madds"] is None else _millions(r["madds"]) if r["madds"] else "",
-        _millions(r["activation_bytes"], 3),
+        "?" if r["activation_bytes"] is None else _millions(r["activation_bytes"], 3),
         "?" if r["mac_bytes"] is None else _millions(r["mac_bytes"], 3),
         _decimals(r["arithmetic_intensity"]),
     )
@@ -260,7 +280,7 @@ def _shown(analysis: Analysis) -> list[Layer]:
 
 def _verdicts(analysis: Analysis) -> Table:
     rows = tuple(
-        (v.guideline, "kept" if v.kept else "broken", f"{v.figure:.3g}", f"{v.limit:.3g}", v.reason)
+        (v.guideline, _kept(v), "" if v.figure is None else f"{v.figure:.3g}", f"{v.limit:.3g}", v.reason)
         for v in guidelines.score(analysis).verdicts
     )
     header = ("guideline", "verdict", "figure", "limit", "why")

@@ -12,8 +12,9 @@ import pytest
 from command_line import Edgeport, edgeport
 
 from edgeport import catalog, cli, formats
-from edgeport.analysis import PASSES, Analysis, analyse
+from edgeport.analysis import PASSES, analyse
 from edgeport.export import capture
+from edgeport.layers import Analysis
 from edgeport.reports import View, inspection
 
 from .conftest import SHUFFLENET
@@ -395,6 +396,42 @@ def test_a_comparison_as_csv_has_a_row_a_network(analyses: dict[str, Analysis]) 
     ]
 
 
+# Files
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_a_file_has_the_layers_of_the_network_that_it_was_made_of(
+    format: str, precision: str, unrouted: Path, here: Edgeport
+) -> None:
+    written = document(*SHUFFLENET)
+    found = json.loads(here("inspect", unrouted / f"shufflenet_v2.{precision}.{format}", "--format=json").out)
+    assert (found["format"], written["format"]) == (format, None)
+    assert found["madds"] == written["madds"]
+    assert found["unknown_operators"] == found["open_inputs"] == {}
+    ours, theirs = ({x["module"]: x for x in convolutions(d)} for d in (found, written))
+    assert {m: geometry(x) for m, x in ours.items()} == {m: geometry(x) for m, x in theirs.items()}
+    if precision == "fp32":
+        assert {m: x["mac_bytes"] for m, x in ours.items()} == {m: x["mac_bytes"] for m, x in theirs.items()}
+        assert found["guidelines"]["mac_over_bound"] == pytest.approx(written["guidelines"]["mac_over_bound"])
+    else:
+        assert all(4 * x["mac_bytes"] == theirs[m]["mac_bytes"] for m, x in ours.items())
+    blocks = {b["module"]: (b["operators"], b["serial"], b["parallel"]) for b in found["blocks"]}
+    assert blocks == {b["module"]: (b["operators"], b["serial"], b["parallel"]) for b in written["blocks"]}
+
+
+def geometry(layer: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(layer[key] for key in ("type", "input_channels", "output_channels", "groups", "madds", "params"))
+
+
+def test_an_exports_folder_is_each_of_its_files(small: Path, here: Edgeport) -> None:
+    found = json.loads(here("inspect", small, "--format=json").out)
+    assert [d["model"] for d in found] == [f"small.{p}.{f}" for f in ("onnx", "tflite") for p in ("fp32", "int8")]
+    text = here("inspect", small, "--by=layer", "--format=markdown").out
+    assert text.count("files as they are") == 1
+    assert text.count("layers in the order in which they run") == 4
+
+
 # Wrong commands
 
 
@@ -410,8 +447,8 @@ def test_a_comparison_as_csv_has_a_row_a_network(analyses: dict[str, Analysis]) 
         (["shufflenet_v2", "--depth", "-1"], USAGE, ["--depth"]),
         (["shufflenet_v2", "--depth", "two"], USAGE, ["--depth"]),
         (["shufflenet_v2", "--format", "svg"], USAGE, ["--format svg: choose from table, json, csv, markdown"]),
-        (["net.onnx"], USAGE, ["net.onnx is already converted", "edgeport profile net.onnx --by op"]),
-        (["net.TFLITE"], USAGE, ["already converted"]),
+        (["net.onnx"], USAGE, ["there is no file net.onnx"]),
+        (["net.TFLITE", "--set", "width=2"], USAGE, ["--set is for networks of PyTorch; net.TFLITE is converted"]),
         (["shufflenet_v2", "mobilenet_v2", "--set", "width=0.5"], USAGE, ["--set is for one model"]),
         (["shufflenet_v2", "--set", "width=3"], FAILURE, ["width is 3.0; the paper has 0.5, 1.0, 1.5, 2.0"]),
         ([], USAGE, ["Missing argument"]),

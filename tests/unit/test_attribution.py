@@ -337,6 +337,54 @@ def test_what_moves_data_and_tells_no_module_has_that_of_what_it_serves() -> Non
     assert [(op.op, op.module) for op in ops][:3] == [("PAD", "stem"), ("CONV_2D", "stem"), ("TRANSPOSE", "stem")]
 
 
+def modules_of(drawing: Drawing, *events: str) -> list[tuple[str, str | None]]:
+    """(operator, module) of each row, in order."""
+    ops = attribution.op_times([event(name) for name in events], drawing.graph(), None)
+    return [(op.op, op.module) for op in ops]
+
+
+def test_a_function_that_xnnpack_does_not_name_is_the_functions_that_stands_there() -> None:
+    """In eight bits it computes functions of one tensor from tables, and its name for them says nothing."""
+    drawing, x = images("tflite", 8)
+    shape = (1, 4, 6, 8)
+    made = drawing.add("CONV_2D", [x], shape, module="conv")
+    for kind in ("HARD_SWISH", "LOGISTIC"):
+        made = drawing.add(kind, made, shape, module=kind.lower())
+    drawing.add("ADD", [*made, x], shape, module="join")
+    found = modules_of(drawing, EVENTS["conv2d"][1], *["Invalid Unary Op"] * 2, "Add (ND)")
+    assert found == [
+        ("CONV_2D", "conv"),
+        ("HARD_SWISH", "hard_swish"),
+        ("LOGISTIC", "logistic"),
+        ("ADD", "join"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["Clamp (NC)", "Invalid Unary Op"])
+def test_an_activation_that_is_fused_in_the_file_and_not_in_xnnpack_belongs_to_its_operator(name: str) -> None:
+    drawing, x = images("tflite", 8)
+    added = drawing.add("ADD", [x, x], (1, 4, 6, 8), module="join")
+    drawing.add("CONV_2D", added, (1, 4, 6, 8), module="conv")
+    assert modules_of(drawing, "Add (ND)", name, EVENTS["conv2d"][0]) == [("ADD", "join"), ("CONV_2D", "conv")]
+
+
+def test_what_fits_no_operator_has_a_module_only_where_there_is_one_choice() -> None:
+    drawing, x = images("tflite", 8)
+    for module in ("block", "block", "other"):
+        x = drawing.add("CONV_2D", [x], (1, 4, 6, 8), module=module)[0]
+    conv = EVENTS["conv2d"][0]
+    found = modules_of(drawing, conv, FOREIGN, conv, FOREIGN, conv)
+    assert [module for op, module in found if op == FOREIGN] == ["block", None]
+
+
+def test_a_reshape_that_xnnpack_puts_before_a_product_is_the_products() -> None:
+    drawing, x = images("tflite", 8)
+    averaged = drawing.add("MEAN", [x], (1, 8), module="pool")
+    drawing.add("FULLY_CONNECTED", averaged, (1, 10), module="head")
+    found = modules_of(drawing, "Mean (ND) Reduce", "Static Reshape (NC)", EVENTS["fullyconnected"][0])
+    assert [module for _, module in found] == ["pool", "head", "head"]
+
+
 # ONNX Runtime
 
 
@@ -394,6 +442,53 @@ def test_a_convolution_that_swallowed_its_activation_is_still_the_convolution() 
 def test_operators_that_share_their_name_are_told_apart_by_their_order() -> None:
     graph = optimized(("Conv", "", ["a", "stem.weight"], "p"), ("Conv", "", ["p", "head.weight"], "q"))
     assert modules([ran("Conv", ""), ran("Conv", "")], graph) == ["stem", "head"]
+
+
+def quantized_network() -> Drawing:
+    """x -> conv -> hard-swish -> conv, each between QuantizeLinear and DequantizeLinear, as quantizers write it."""
+    drawing, x = images("onnx", 8)
+    shape = (1, 8, 4, 6)
+    x = drawing.add("QuantizeLinear", [x], shape, name="x_QuantizeLinear")[0]
+    x = drawing.add("DequantizeLinear", [x], shape, name="x_DequantizeLinear")[0]
+    for kind, module in (("Conv", "first"), ("HardSwish", "act"), ("Conv", "second")):
+        name = f"/{module}/{kind.lower()}"
+        x = drawing.add(kind, [x], shape, name=name, module=module)[0]
+        x = drawing.add("QuantizeLinear", [x], shape, name=f"{name}_QuantizeLinear", module=module)[0]
+        x = drawing.add("DequantizeLinear", [x], shape, name=f"{name}_DequantizeLinear", module=module)[0]
+    return drawing
+
+
+def test_parts_of_an_inlined_function_have_its_module_though_they_have_no_names() -> None:
+    """ONNX Runtime takes HardSwish apart; its profiler makes up names for the parts."""
+    graph = optimized(
+        ("QuantizeLinear", "x_QuantizeLinear", ["x"], "q"),
+        ("QLinearConv", "/first/conv_token_6", ["q"], "c"),
+        ("DequantizeLinear", "/first/conv_DequantizeLinear", ["c"], "d"),
+        ("HardSigmoid", "h", ["d"], "h"),
+        ("Mul", "m", ["d", "h"], "m"),
+        ("QuantizeLinear", "/act/hardswish_QuantizeLinear", ["m"], "r"),
+        ("QLinearConv", "/second/conv_token_9", ["r"], "s"),
+        ("DequantizeLinear", "/second/conv_DequantizeLinear", ["s"], "t"),
+    )
+    named = [ran(node.kind, node.name) for node in graph.nodes]
+    rows = [*named[:3], ran("HardSigmoid", "HardSigmoid_59"), ran("Mul", "Mul_60"), *named[5:]]
+    ops = attribution.op_times(rows, quantized_network().graph(), graph)
+    told = ["first", "first", "first", "act", "act", "act", "second", "second"]
+    assert [op.module for op in ops] == told
+
+
+def test_parts_of_an_inlined_function_are_not_taken_for_what_that_reads() -> None:
+    drawing, x = images("onnx", 8)
+    made = drawing.add("Gemm", [x], (1, 8), name="/fc/gemm", module="fc")
+    drawing.add("HardSwish", made, (1, 8), name="/act/hardswish", module="act")
+    graph = optimized(
+        ("FusedGemm", "fused 3", ["x"], "g"),
+        ("HardSigmoid", "h", ["g"], "h"),
+        ("Mul", "/act/hardswish", ["g", "h"], "/act/hardswish"),
+    )
+    rows = [ran("FusedGemm", "fused 3"), ran("HardSigmoid", "HardSigmoid_7"), ran("Mul", "Mul_8")]
+    attributed = attribution.attribute(rows, drawing.graph(), graph)
+    assert [a.module for a in attributed][1:] == ["act", "act"]
 
 
 def test_a_name_that_leads_nowhere_stays_unattributed() -> None:
