@@ -58,7 +58,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     description: str
     transport: str
-    target: Literal["auto", "x86", "arm"]
+    target: Literal["auto", "x86", "x86-vnni", "arm"]
     address: str = ""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     ssh_config: str = ""

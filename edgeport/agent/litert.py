@@ -77,10 +77,13 @@ class Session:
         shapes: Dict[str, List[int]],
         scratch: str = "",
         sleeps: bool = False,
+        exact: bool = False,
     ) -> None:
         """scratch: not empty, it profiles, though its profiler writes no files.
 
         sleeps: between runs it takes no processor time from others; XNNPACK's threads never do.
+
+        exact: int8 products are added to 32 bits, as its kernels do in any case.
         """
         self._lib = C.CDLL(library)
         self._libc = C.CDLL(None)

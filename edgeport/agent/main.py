@@ -136,7 +136,8 @@ def _open(args: argparse.Namespace, scratch: str = "", sleeps: bool = False) -> 
     with open(args.library, "rb") as f:  # an early, clear error; and the file is in the page cache for all launches
         f.read(4)
     start = time.perf_counter_ns()
-    session = RUNTIMES[args.runtime](args.library, args.model, args.num_threads, _shapes(args), scratch, sleeps)
+    exact = getattr(args, "exact_products", False)
+    session = RUNTIMES[args.runtime](args.library, args.model, args.num_threads, _shapes(args), scratch, sleeps, exact)
     ready_ns = time.perf_counter_ns() - start
     if args.command != "infer":
         for i, tensor in enumerate(session.inputs):
@@ -283,6 +284,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--samples", type=int, default=1)
             sub.add_argument("--data", action="append", default=[])
             sub.add_argument("--result", action="append", default=[])
+            sub.add_argument("--exact-products", action="store_true", help="add int8 products to 32 bits everywhere")
         else:
             sub.add_argument("--warmup-runs", type=int, default=10)
         if function in (latency, ops):

@@ -1,6 +1,5 @@
 """edgeport export, and the request that other commands export by."""
 
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeport import catalog, display
+from edgeport import catalog, display, targets
 from edgeport.cli.checks import listed, one_of
 from edgeport.cli.options import (
     CALIBRATION_METHODS,
@@ -144,7 +143,7 @@ def make_request(
 
 def _target(asked: str | None) -> str:
     if asked in (None, "auto"):
-        return "x86" if platform.machine().lower() in ("x86_64", "amd64", "i686") else "arm"
+        return targets.of_host()
     assert asked is not None
-    one_of("--target", asked, ("x86", "arm"))
+    one_of("--target", asked, targets.TARGETS)
     return asked

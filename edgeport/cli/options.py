@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgeport import catalog
+from edgeport import catalog, targets
 
 Strings = list[str]
 CALIBRATION_METHODS = ("auto", "min-max", "percentile", "mse")  # edgeport.export.ranges has them
@@ -59,7 +59,10 @@ Calibration = Annotated[
 ]
 Target = Annotated[
     str | None,
-    typer.Option(help="Whose kernels int8 is made for: x86 or arm. Default: the device's.", metavar="x86|arm"),
+    typer.Option(
+        help="Whose kernels int8 is made for: x86-vnni for x86-64 with VNNI, x86 for any. Default: the device's.",
+        metavar="|".join(targets.TARGETS),
+    ),
 ]
 CalibrationMethod = Annotated[
     str,

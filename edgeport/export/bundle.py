@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree
 
-from edgeport import chatter, files, formats, graph
+from edgeport import chatter, files, formats, graph, targets
 from edgeport.catalog import Factory
 from edgeport.errors import EdgeportError, ExportError, ModelFileError
 from edgeport.export import cache, calibrate, capture, pieces, verify
@@ -52,7 +52,7 @@ DISTRIBUTIONS = (
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What to export and how. name: of the files; target: whose kernels int8 is made for, x86 or arm."""
+    """What to export and how. name: of the files; target: whose kernels int8 is made for."""
 
     factory: Factory
     name: str
@@ -229,7 +229,8 @@ class _Session:
         """Verifies a converted file; notes it, or why it is not accepted."""
         path, precision = converted.path, converted.precision
         self.progress.advanced(step, "verifying")
-        outputs = verify.run_artifact(runner, path, self.samples.arrays)
+        exact = targets.needs_exact_products(self.request.target)
+        outputs = verify.run_artifact(runner, path, self.samples.arrays, exact)
         verification = verify.compare(self._reference, outputs)
         bad = _objection(verification, converted, self.request)
         if bad:

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 import torch
 
-from edgeport import graph
+from edgeport import graph, targets
 from edgeport.errors import ExportError, causes
 from edgeport.export import capture
 from edgeport.export.capture import Captured
@@ -67,7 +67,7 @@ class Onnx:
 
     def _int8_program(self, job: Job) -> torch.export.ExportedProgram | None:
         """Of the graph for int8, where that is another one than for floats."""
-        if not job.optimize or job.target != "x86":
+        if not job.optimize or not targets.is_x86(job.target):
             return None
         alone = graph.run_passes(copy.deepcopy(self._captured.graph), graph.INT8_ONNX_X86)
         if not any(p.changes for p in alone):

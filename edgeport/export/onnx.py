@@ -10,6 +10,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 
+from edgeport import targets
 from edgeport.export import fold_pixels, pool_means, quantize_onnx
 from edgeport.export.job import Converted, Job
 from edgeport.formats.names import operator_name
@@ -35,7 +36,7 @@ def convert(
     if "int8" in job.precisions:
         other = int8_program(job)
         model = model if other is None else _exported(other, job, lambda _: None)
-        if job.optimize and job.target == "x86" and not job.int8_io:
+        if job.optimize and targets.is_x86(job.target) and not job.int8_io:
             before = len(model.graph.node)
             told(_rewrite(fold_pixels, fold_pixels.run(model), before, len(model.graph.node)))
         yield Converted("int8", int8, quantize_onnx.run(model, int8, job))

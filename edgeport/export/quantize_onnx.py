@@ -11,21 +11,22 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData, save_tensors_data
-from onnxruntime.quantization.quant_utils import compute_scale_zp, get_qmin_qmax_for_qType
+from onnxruntime.quantization.quant_utils import TENSOR_NAME_QUANT_SUFFIX, compute_scale_zp, get_qmin_qmax_for_qType
 
-from edgeport import formats
-from edgeport.export import quantization
+from edgeport import formats, targets
+from edgeport.export import quantization, saturation
 from edgeport.export.job import Job
 from edgeport.export.quantization import Array, Layer, Sample
 from edgeport.export.ranges import Range, Tensors
 from edgeport.formats.onnx import CHANNEL_AXIS
 from edgeport.records import Quantized
 
-# What ONNX Runtime's kernels want as activations: VNNI multiplies unsigned by signed bytes, sdot signed by signed.
-ACTIVATIONS = {"x86": QuantType.QUInt8, "arm": QuantType.QInt8}
 BIAS = 2  # which input it is
 WITH_BIAS = ("Conv", "ConvTranspose", "Gemm", "LayerNormalization", "InstanceNormalization", "BatchNormalization")
 ACTIVATION_KINDS = ("Relu", "Clip")
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+# Makes this machine's kernels add products as those of other targets do (onnxruntime_session_options_config_keys.h).
+EXACT_PRODUCTS = "session.x64quantprecision"
 MOST_COUNTED = np.iinfo(np.int32).max
 
 
@@ -48,6 +49,7 @@ class OnnxFile:
 
     def __init__(self, model: onnx.ModelProto, path: Path, job: Job) -> None:
         self._model, self._path, self._job = model, path, job
+        self._activations = QuantType.QUInt8 if targets.is_x86(job.target) else QuantType.QInt8
         self._source = path.with_name("source.onnx")
         _unshare_biases(model.graph)
         onnx.save(model, self._source)
@@ -116,7 +118,7 @@ class OnnxFile:
         """
         constants = {tensor.name: tensor for tensor in model.graph.initializer}
         makers = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
-        lowest, highest = get_qmin_qmax_for_qType(ACTIVATIONS[self._job.target].tensor_type)
+        lowest, highest = get_qmin_qmax_for_qType(self._activations.tensor_type)
 
         def put(name: str, value: Array) -> None:
             constants[name].CopyFrom(numpy_helper.from_array(value, name))
@@ -155,17 +157,43 @@ class OnnxFile:
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             weight_type=QuantType.QInt8,
-            activation_type=ACTIVATIONS[self._job.target],
+            activation_type=self._activations,
             nodes_to_exclude=list(floats),
         )
         quantized = onnx.load(self._path)
         quantized.graph.ClearField("metadata_props")
+        if targets.saturates(self._job.target):
+            self._limit_products(quantized.graph)
         if not self._job.int8_io:
             _leave_answers(quantized.graph)
         return quantized
 
+    def _limit_products(self, graph: onnx.GraphProto) -> None:
+        """Makes the steps of weights larger where two products might not fit 16 bits. Biases are counted anew later."""
+        constants = {tensor.name: tensor for tensor in graph.initializer}
+        makers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+        for layer in graph.node:
+            maker = makers.get(layer.input[1]) if layer.op_type in PRODUCTS else None
+            if maker is None or maker.input[0] not in constants:
+                continue  # its weights are floats, or computed: unsigned by unsigned products have room
+            attributes = {a.name: helper.get_attribute_value(a) for a in layer.attribute}
+            stored, scale, _ = maker.input
+            weights = self.constant(stored.removesuffix(TENSOR_NAME_QUANT_SUFFIX))
+            if layer.op_type == "Conv" and attributes.get("group", 1) == len(weights) and weights.shape[1] == 1:
+                continue  # the kernel for depthwise convolutions adds to 32 bits
+            axis = next((a.i for a in maker.attribute if a.name == "axis"), 1)
+            steps = numpy_helper.to_array(constants[scale])
+            transposed = bool(attributes.get("transB", 0))
+            for name, value in zip(
+                (stored, scale), saturation.limited(weights, steps, axis, layer.op_type, transposed), strict=True
+            ):
+                constants[name].CopyFrom(numpy_helper.from_array(value, name))
+
     def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
-        session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
+        options = _options()
+        if targets.needs_exact_products(self._job.target):
+            options.add_session_config_entry(EXACT_PRODUCTS, "1")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         made = [dict(zip(names, session.run(None, self._fed(sample)), strict=True)) for sample in samples]
         return [quantization.joined([answers[name] for name in self.output_names]) for answers in made]

@@ -16,10 +16,11 @@ from edgeport.runner import Runner
 Outputs = list[NDArray[np.float64]]
 
 
-def run_artifact(runner: Runner, artifact: Path, arrays: Sequence[Array]) -> Outputs:
+def run_artifact(runner: Runner, artifact: Path, arrays: Sequence[Array], exact: bool = False) -> Outputs:
     """The artifact's outputs, one array (samples, ...) an output, in PyTorch's layout and as real numbers.
 
     arrays: one an input, (samples, *shape) as PyTorch takes them; laid out and quantised here as the artifact wants.
+    exact: int8 products are added to 32 bits, as other processors do, though the device's own kernels may not.
     """
     graph = formats.read(artifact)
     transport = runner.transport
@@ -30,6 +31,7 @@ def run_artifact(runner: Runner, artifact: Path, arrays: Sequence[Array]) -> Out
             path.write_bytes(_stored(array, info).tobytes())
         options = [f"--samples={len(arrays[0])}", *(f"--data={transport.put(p)}" for p in data)]
         options += [f"--result={name}" for name in results]
+        options += ["--exact-products"] if exact else []
         messages = runner.run("infer", RUNTIME_OF[artifact.suffix], artifact, options)
         shapes = [tuple(o["shape"]) for o in messages["inferred"]["outputs"]]
         outputs = []

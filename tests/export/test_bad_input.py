@@ -40,7 +40,7 @@ def nothing_in(folder: Path) -> bool:
         (["export", "model.onnx"], ["already converted"]),
         (["export", "mobilenet_v2", "--formats", "onx"], ["--formats onx", "onnx, tflite", "did you mean onnx"]),
         (["export", "mobilenet_v2", "--precisions", "int4"], ["--precisions int4", "fp32, int8"]),
-        (["export", "mobilenet_v2", "--target", "mips"], ["--target mips", "x86, arm"]),
+        (["export", "mobilenet_v2", "--target", "mips"], ["--target mips", "x86, x86-vnni, arm"]),
         (["export", "mobilenet_v2", "--no-such-flag"], ["--no-such-flag"]),
         (["export"], ["Missing argument"]),
         (["profile", "mobilenet_v2", "--device", "lokal"], ["unknown device 'lokal'", "local"]),

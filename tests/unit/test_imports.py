@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From low to high. What stands in one line does not know its neighbours; modules of one package know each other.
 LAYERS = (
     "edgeport errors agent",
-    "files records progress chatter",
+    "files records progress chatter targets",
     "cost origin",
     "formats",
     "stats catalog attribution",
