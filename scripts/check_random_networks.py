@@ -17,6 +17,7 @@ Exit code of run and report: 0 if no network has a fault, 1 otherwise.
 """
 
 import argparse
+import functools
 import logging
 import os
 import subprocess
@@ -75,11 +76,11 @@ class Worker:
         process.stdin.flush()
         timer = threading.Timer(LONGEST_SECONDS, process.kill)
         timer.start()
-        line = process.stdout.readline()
+        answer = process.stdout.readline()
         late = not timer.is_alive()
         timer.cancel()
-        if line:
-            return msgspec.json.decode(line, type=Record)
+        if answer:
+            return msgspec.json.decode(answer, type=Record)
         self._process = None
         return _lost(request, process.wait(), late)
 
@@ -127,10 +128,13 @@ def work() -> int:
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     from differential import check
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    for line in sys.stdin:
-        request = msgspec.json.decode(line, type=Request)
-        answers.write(msgspec.json.encode(check(request.network(), request.compared, request.formats)).decode() + "\n")
+    # torch.onnx reads its own translations anew for each network, which is half of the time of a small one.
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore
+    for asked in sys.stdin:
+        request = msgspec.json.decode(asked, type=Request)
+        answers.write(line(check(request.network(), request.compared, request.formats)))
         answers.flush()
     return 0
 
@@ -151,7 +155,7 @@ def run(results: Path, requests: Sequence[Request], workers: int, minutes: float
                     return
                 record = checked(worker, request)
                 with lock, results.open("a", encoding="utf-8") as file:
-                    file.write(msgspec.json.encode(record).decode() + "\n")
+                    file.write(line(record))
                     print(_told(record), flush=True)
         finally:
             worker.stop()
@@ -163,10 +167,14 @@ def run(results: Path, requests: Sequence[Request], workers: int, minutes: float
     return int(any(r.faults for r in read(results)))
 
 
+def line(record: Record) -> str:
+    return msgspec.json.encode(record).decode() + "\n"
+
+
 def read(results: Path) -> list[Record]:
     if not results.is_file():
         return []
-    return [msgspec.json.decode(line, type=Record) for line in results.read_text(encoding="utf-8").splitlines()]
+    return [msgspec.json.decode(text, type=Record) for text in results.read_text(encoding="utf-8").splitlines()]
 
 
 def _told(record: Record) -> str:
@@ -268,7 +276,7 @@ def tables(records: Sequence[Record]) -> Iterator[str]:
 def processor() -> str:
     """The name that Linux gives it."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = Counter(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    names = Counter(text.partition(":")[2].strip() for text in lines if text.startswith("model name"))
     return " and ".join(f"{name} ({count} logical processors)" for name, count in names.items()) or "this machine"
 
 

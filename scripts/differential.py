@@ -110,7 +110,7 @@ def check(network: Network, compared: bool = False, formats: Sequence[str] = FOR
         others = [_made(subject, format, record, optimize=False)] if compared or _is_doubtful(own) else []
         if compared:
             others += [_figures_of(subject, record, maker, tool) for maker, tool in STOCK[format]]
-        record.faults += _judged(format, own, others)
+        record.faults += judged(format, own, others)
     record.seconds = round(time.process_time() - begun, 2)
     return record
 
@@ -221,7 +221,7 @@ def _is_doubtful(made: dict[str, Figures]) -> bool:
     return min(int8, default=0.0) < DOUBTFUL_DB
 
 
-def _judged(format: str, own: dict[str, Figures], others: Sequence[dict[str, Figures]]) -> Iterator[Fault]:
+def judged(format: str, own: dict[str, Figures], others: Sequence[dict[str, Figures]]) -> Iterator[Fault]:
     for piece, error in own.get(f"fp32.{format}", {}).items():
         if error > MOST_ERROR:
             yield Fault(f"fp32.{format}", "wrong", f"{error:.1e} of the largest value off", piece)

@@ -137,11 +137,12 @@ class Builder:
 
     def add(self, text: str, function: Callable[..., Tensor], *sources: str, layers: Sequence[nn.Module] = ()) -> str:
         """The name of a new result. Raises UnfitError."""
+        layers = [layer.eval() for layer in layers]
         made = self.run(function, *sources)
         if made.is_floating_point():
             _check(made)
         name = f"v{len(self.steps)}"
-        self.steps.append(Step(name, text, function, sources, [layer.eval() for layer in layers]))
+        self.steps.append(Step(name, text, function, sources, layers))
         self.values[name] = made
         return name
 
