@@ -104,11 +104,29 @@ class FloatLayer(msgspec.Struct, frozen=True):
     madds: int
 
 
+class JoinedRange(msgspec.Struct, frozen=True):
+    """A join of several tensors, and how many of its pieces have the range of its result.
+
+    The others are requantised for it. cost_db: by how much the steps of a piece that is read elsewhere too became
+    larger for it, 0 where none is.
+    """
+
+    name: str
+    module: str
+    pieces: int
+    shared: int
+    cost_db: float
+
+
 class Quantized(msgspec.Struct, frozen=True):
     """How an int8 file came to be. method: of choosing ranges.
 
-    held_back: samples on which choices were judged, 0 where there were too few to. tried: signal-to-noise ratio of the
-    outputs for them, in dB, by method and by change of the constants, in the order of trying. changes: those made.
+    held_back: samples on which choices were judged, 0 where there were too few to; none of the verdict's are among
+    them. tried: signal-to-noise ratio of the worst piece of the outputs for them, in dB, by method, by bound on what
+    shared ranges may cost, and by change of the constants, in the order of trying. changes: those made.
+
+    joins: where ranges are shared. float_joins: operators that join and move pieces in float, since their ranges are
+    unlike.
     """
 
     method: str
@@ -117,6 +135,8 @@ class Quantized(msgspec.Struct, frozen=True):
     changes: tuple[str, ...]
     float_layers: tuple[FloatLayer, ...]
     layers: tuple[LayerNoise, ...]
+    joins: tuple[JoinedRange, ...] = ()
+    float_joins: tuple[str, ...] = ()
 
 
 class Artifact(msgspec.Struct, frozen=True):

@@ -24,7 +24,7 @@ from edgeport.export import cache, calibrate, capture, pieces, verify
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
-from edgeport.export.job import PIECES, SAMPLES, Converted, Job
+from edgeport.export.job import Converted, Job
 from edgeport.export.manifest import MANIFEST, read_manifest
 from edgeport.progress import Progress
 from edgeport.records import (
@@ -198,8 +198,7 @@ class _Session:
             max_layers_float=request.max_layers_float,
         )
         try:
-            np.savez(job.folder / SAMPLES, *self.samples.arrays)
-            np.savez(job.folder / PIECES, *(output.labels for output in self.pieces))
+            job.store(self.samples.arrays, [output.labels for output in self.pieces])
         except OSError as e:
             raise ExportError(f"cannot write to {self.folder}: {files.reason(e)}") from e
         return job

@@ -1,5 +1,6 @@
 """What a converter's process is asked to do."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ class Job(msgspec.Struct, frozen=True):
     @property
     def graph(self) -> Path:
         return self.folder / "graph.pt2"
+
+    def store(self, samples: Sequence[Array], pieces: Sequence[Array]) -> None:
+        """Writes what samples() and pieces() give. Raises OSError."""
+        np.savez(self.folder / SAMPLES, *samples)
+        np.savez(self.folder / PIECES, *pieces)
 
     def samples(self) -> list[Array]:
         """One array an input, (samples, *shape)."""

@@ -1,8 +1,9 @@
 """Finds the int8 form of a network that keeps most of its answers, for any format.
 
-Tried one after the other on samples that were held back, each kept only if it gains something there: the ways to choose
-ranges, equal activations across the channels of depthwise convolutions, corrected biases; and, where asked for, layers
-left in float, each for what it gains.
+Tried one after the other on samples that were held back, each kept only if it gains something there: bounds on what
+shared ranges may cost, the ways to choose ranges, equal activations across the channels of depthwise convolutions,
+corrected biases; and, where asked for, layers left in float, each for what it gains. What counts is the piece of the
+outputs that does worst.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeport.export import ranges
+from edgeport.export import joins, ranges
+from edgeport.export.job import Job
+from edgeport.export.joins import Plan
 from edgeport.export.ranges import Range, Tensors
 from edgeport.formats.graph import Graph
 from edgeport.formats.names import module_of
@@ -24,10 +27,15 @@ Sample = Sequence[Array]  # one array an input
 
 AUTO = "auto"
 GAIN_DB = 0.5  # less is chance, and the simpler form stays
-HELD_BACK = 4  # every fourth sample, of at least so many
+HELD_BACK = 4  # every fourth photo, of at least so many
+FEWEST_TO_JUDGE = 8  # samples; of fewer, choices are judged on those that they are made by
 MOST_HELD_BACK, MOST_SEEN = 16, 32  # that choices are judged and made by; the ranges themselves are of all samples
 NOISELESS_DB = 120.0
 LARGEST_FACTOR = 16.0  # that a channel is scaled by
+# What a shared range may cost, in dB: the first is the quickest file; the last shares only where nothing is lost by it.
+BOUNDS_DB = (joins.UNBOUNDED_DB, 3.0, 0.0)
+NO_SHARING_DB = -1.0
+FLOAT_JOINS_GAIN_DB = 2.0  # less is not worth the time that moving floats takes
 MOST_TRIALS = 2  # layers tried in float for each that may stay so
 
 
@@ -53,12 +61,18 @@ class Layer(msgspec.Struct, frozen=True):
 class FloatFile(Protocol):
     """A float network that can be rewritten a little, and quantised.
 
-    output_names: of the floats that it answers with. channel_axis: of convolutions' inputs and outputs.
+    output_names: of the floats that it answers with. labels: of each of them the number of the piece that each element
+    belongs to. channel_axis: of convolutions' inputs and outputs.
     """
 
     graph: Graph
     output_names: list[str]
+    labels: list[Array]
     channel_axis: int
+
+    def limits(self) -> Mapping[str, Range]:
+        """What ranges must not leave, by tensor, since the int8 file has no operator for an activation there."""
+        ...
 
     def layers(self) -> list[Layer]: ...
 
@@ -71,11 +85,11 @@ class FloatFile(Protocol):
         ...
 
     def quantize(self, found: Mapping[str, Range], floats: Sequence[str]) -> Path:
-        """Writes an int8 file. found: ranges of tensors by name; floats: names of layers to leave as they are."""
+        """Writes an int8 file. found: ranges of tensors by name; floats: names of operators to leave as they are."""
         ...
 
-    def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
-        """All floats that it answers each sample with, joined(), by the runtime's own int8 kernels."""
+    def outputs(self, path: Path, samples: Sequence[Sample]) -> list[list[Array]]:
+        """Of each sample the floats that it answers with, by the runtime's own int8 kernels."""
         ...
 
     def quantized_tensors(self, path: Path, samples: Sequence[Sample]) -> Iterator[Tensors]:
@@ -83,28 +97,37 @@ class FloatFile(Protocol):
         ...
 
 
-def run(file: FloatFile, samples: Sequence[Sample], method: str, share: bool, max_layers_float: int) -> Quantized:
-    """Quantises the file. method: of ranges, or auto; share: one range for tensors that are moved together.
-
-    The last file that quantize() writes is the result.
-    """
-    search = _Search(file, samples, share)
-    search.choose(list(ranges.METHODS) if method == AUTO and search.can_judge else [_plain(method)])
-    if method == AUTO and search.can_judge:
-        for name, change in CHANGES.items():
-            search.try_change(name, change)
-    search.leave_floats(max_layers_float)
+def run(file: FloatFile, samples: Sequence[Sample], job: Job) -> Quantized:
+    """Quantises the file as the job asks. The last file that quantize() writes is the result."""
+    search = _Search(file, samples, job)
+    automatic = job.method == AUTO and search.can_judge
+    methods = list(ranges.METHODS) if automatic else [_plain(job.method)]
+    search.choose_bound(methods[0])
+    search.try_float_joins()
+    search.choose_method(methods)
+    for name, change in CHANGES.items() if automatic else ():
+        search.try_change(name, change)
+    search.leave_floats(job.max_layers_float)
     return search.result()
 
 
-def sqnr_db(expected: Array, found: Array) -> float:
-    """10 log10 of the sum of squares of what is expected over that of the differences, -120 to 120."""
-    return _decibels(_energy(expected), _energy(found - expected))
+def worst_db(labels: Sequence[Array], expected: Sequence[Sequence[Array]], found: Sequence[Sequence[Array]]) -> float:
+    """The lowest signal-to-noise ratio of all pieces that have a signal, -120 to 120 dB.
+
+    labels: of each output; expected, found: of each sample the outputs.
+    """
+    lowest = NOISELESS_DB
+    for i, label in enumerate(labels):
+        pairs = [(e[i], e[i] - f[i]) for e, f in zip(expected, found, strict=True)]
+        signal, noise = (np.sum([_energies(label, v) for v in side], axis=0) for side in zip(*pairs, strict=True))
+        lowest = min([lowest, *(_decibels(s, n) for s, n in zip(signal, noise, strict=True) if s)])
+    return lowest
 
 
-def joined(arrays: Sequence[Array]) -> Array:
-    """One after another, flat."""
-    return np.concatenate([array.ravel() for array in arrays]) if arrays else np.zeros(0, np.float32)
+def _energies(label: Array, values: Array) -> Array:
+    """Of each piece the sum of squares."""
+    squares = np.square(values, dtype=np.float64).ravel()
+    return np.asarray(np.bincount(label.ravel(), squares, minlength=1))
 
 
 def _energy(values: Array) -> float:
@@ -120,25 +143,60 @@ def _decibels(signal: float, noise: float) -> float:
     return float(np.clip(10 * np.log10(ratio), -NOISELESS_DB, NOISELESS_DB))
 
 
+def _bound_name(bound_db: float) -> str:
+    """As the manifest has it."""
+    return "ranges shared" if bound_db == joins.UNBOUNDED_DB else f"ranges shared up to {bound_db:g} dB"
+
+
 def _plain(method: str) -> str:
     return ranges.EXTREMES if method == AUTO else method
 
 
 class _Search:
-    def __init__(self, file: FloatFile, samples: Sequence[Sample], share: bool) -> None:
-        self.file, self.samples, self.share = file, samples, share
-        self.can_judge = len(samples) >= 2 * HELD_BACK and bool(file.output_names)
-        self.held = samples[::HELD_BACK][:MOST_HELD_BACK] if self.can_judge else samples
-        self.seen = [s for i, s in enumerate(samples) if i % HELD_BACK][:MOST_SEEN] if self.can_judge else samples
+    def __init__(self, file: FloatFile, samples: Sequence[Sample], job: Job) -> None:
+        self.file, self.samples, self.shares, self.int8_io = file, samples, job.optimize, job.int8_io
+        photos = job.groups or tuple(range(len(samples)))
+        held = set(list(dict.fromkeys(photos))[::HELD_BACK])
+        enough = len(samples) >= FEWEST_TO_JUDGE and len(held) < len(set(photos))
+        self.can_judge = enough and bool(file.output_names)
+        pairs = list(zip(samples, photos, strict=True))
+        self.held = [s for s, photo in pairs if photo in held or not self.can_judge][:MOST_HELD_BACK]
+        self.seen = [s for s, photo in pairs if photo not in held or not self.can_judge][:MOST_SEEN]
         names = file.output_names
-        self.expected = [joined([tensors[name] for name in names]) for tensors in file.tensors(self.held)]
+        self.expected = [[tensors[name] for name in names] for tensors in file.tensors(self.held)]
         self.method, self.score = ranges.EXTREMES, -NOISELESS_DB
+        self.bound_db = BOUNDS_DB[0] if self.shares else NO_SHARING_DB
         self.spreads: dict[str, ranges.Spread] = {}
         self.tried: dict[str, float] = {}
         self.changes: list[str] = []
         self.left: list[FloatLayer] = []
+        self.cut_apart: list[str] = []
 
-    def choose(self, methods: Sequence[str]) -> None:
+    def choose_bound(self, method: str) -> None:
+        """Takes the largest bound on what shared ranges may cost that is as good as the best one."""
+        self.method = method
+        self.spreads = self._spreads(self.seen)
+        plans = {self._plan(bound).joins: bound for bound in reversed(BOUNDS_DB)} if self.shares else {}
+        if len(plans) < 2:
+            return
+        scores = {}
+        for self.bound_db in sorted(plans.values(), reverse=True):
+            scores[self.bound_db] = self._judge()
+        best = max(scores.values())
+        self.bound_db = next(bound for bound, score in scores.items() if score > best - GAIN_DB)
+        self.tried |= {_bound_name(bound): score for bound, score in scores.items()}
+
+    def try_float_joins(self) -> None:
+        """Joins in float what is unlike and cut apart again, if the outputs gain much by it."""
+        names = joins.unlike_and_cut_apart(self.file.graph, self._ranges())
+        if not names:
+            return
+        before, self.cut_apart = self._judge(), names
+        self.tried["unlike pieces joined in float"] = self._judge()
+        if self.tried["unlike pieces joined in float"] < before + FLOAT_JOINS_GAIN_DB:
+            self.cut_apart = []
+
+    def choose_method(self, methods: Sequence[str]) -> None:
         """Takes the method with the best signal-to-noise ratio on the samples held back."""
         self.spreads = self._spreads(self.seen, counted=any(method != ranges.EXTREMES for method in methods))
         scores = {}
@@ -185,7 +243,7 @@ class _Search:
     def result(self) -> Quantized:
         """Of a last quantisation, by all samples."""
         self.spreads = self._spreads(self.samples)
-        path = self._quantized()
+        plan, path = self._plan(self.bound_db), self._quantized()
         noise = self._noise(path)
         layers = [layer for layer in self.file.layers() if layer.output in noise]
         return Quantized(
@@ -195,6 +253,8 @@ class _Search:
             changes=tuple(self.changes),
             float_layers=tuple(self.left),
             layers=tuple(LayerNoise(la.name, module_of(la.name) or "", noise[la.output]) for la in layers),
+            joins=plan.joins,
+            float_joins=tuple(self._float_joins()),
         )
 
     def _spreads(self, samples: Sequence[Sample], counted: bool | None = None) -> dict[str, ranges.Spread]:
@@ -202,15 +262,27 @@ class _Search:
         return ranges.spreads(lambda: self.file.tensors(samples), needed)
 
     def _judge(self, *floats: str) -> float:
-        """Signal-to-noise ratio of the outputs, with these layers in float too."""
-        path = self._quantized(*floats)
-        made = self.file.outputs(path, self.held)
-        return sqnr_db(joined(self.expected), joined(made))
+        """Signal-to-noise ratio of the worst piece of the outputs, with these layers in float too."""
+        return worst_db(self.file.labels, self.expected, self.file.outputs(self._quantized(*floats), self.held))
+
+    def _ranges(self) -> dict[str, Range]:
+        return {name: ranges.METHODS[self.method](spread) for name, spread in self.spreads.items()}
+
+    def _plan(self, bound_db: float) -> Plan:
+        rules = joins.Rules(self.file.output_names, self.file.limits(), self._floats())
+        return joins.plan(self.file.graph, self._ranges(), rules, bound_db)
+
+    def _floats(self) -> list[str]:
+        """Names of the operators that stay in float in any case."""
+        return [*(layer.name for layer in self.left), *self._float_joins()]
+
+    def _float_joins(self) -> list[str]:
+        """Where outputs are integers they have one range in any case."""
+        graph, names = self.file.graph, self.file.output_names if not self.int8_io else []
+        return list(dict.fromkeys([*joins.unlike_at_outputs(graph, names, self._ranges()), *self.cut_apart]))
 
     def _quantized(self, *floats: str) -> Path:
-        found = {name: ranges.METHODS[self.method](spread) for name, spread in self.spreads.items()}
-        shared = ranges.shared(self.file.graph, found) if self.share else found
-        return self.file.quantize(shared, [*(layer.name for layer in self.left), *floats])
+        return self.file.quantize(self._plan(self.bound_db).ranges, [*self._floats(), *floats])
 
     def _noise(self, path: Path) -> dict[str, float]:
         """Signal-to-noise ratio of every tensor that is quantised, by name."""

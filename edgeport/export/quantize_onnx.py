@@ -14,10 +14,10 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.quant_utils import TENSOR_NAME_QUANT_SUFFIX, compute_scale_zp, get_qmin_qmax_for_qType
 
 from edgeport import formats, targets
-from edgeport.export import quantization, saturation
+from edgeport.export import float_layers, joins, quantization, saturation
 from edgeport.export.job import Job
 from edgeport.export.quantization import Array, Layer, Sample
-from edgeport.export.ranges import Range, Tensors
+from edgeport.export.ranges import LEVELS, Range, Tensors
 from edgeport.formats.onnx import CHANNEL_AXIS
 from edgeport.records import Quantized
 
@@ -34,7 +34,7 @@ def run(model: onnx.ModelProto, path: Path, job: Job) -> Quantized:
     """Writes the int8 model."""
     logging.getLogger().setLevel(logging.ERROR)  # the quantizer advises a preprocessing that has already been done
     samples = list(zip(*job.samples(), strict=True))
-    done = quantization.run(OnnxFile(model, path, job), samples, job.method, job.optimize, job.max_layers_float)
+    done = quantization.run(OnnxFile(model, path, job), samples, job)
     if job.int8_io:
         quantized = onnx.load(path)
         _strip_edges(quantized)
@@ -57,7 +57,13 @@ class OnnxFile:
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         answers = [v.name for v in model.graph.output if v.type.tensor_type.elem_type == TensorProto.FLOAT]
         self.output_names = [name for name in answers if name not in self._constants]
+        pieces = job.pieces()
+        self.labels = [pieces[name] for name in self.output_names]
+        self._activations_left = _activations_left(model.graph)
         self._template: tuple[tuple[str, ...], onnx.ModelProto] | None = None
+
+    def limits(self) -> Mapping[str, Range]:
+        return {node.output[0]: span for node, span in self._activations_left}
 
     def layers(self) -> list[Layer]:
         readers, found = self.graph.consumers(), []
@@ -103,13 +109,24 @@ class OnnxFile:
             yield {**{n: a for n, a in sample.items() if a.dtype == np.float32}, **made}
 
     def quantize(self, found: Mapping[str, Range], floats: Sequence[str]) -> Path:
-        known = self._template is not None and self._template[0] == tuple(floats)
+        excluded = (*floats, *self._lost_activations(found))
+        known = self._template is not None and self._template[0] == excluded
         # The quantizer takes ten times as long as other ranges for what it made.
         if self._template is None or not known or not self._set_ranges(self._template[1], found):
-            self._template = tuple(floats), self._quantized(found, floats)
+            self._template = excluded, self._quantized(found, excluded)
             self._set_ranges(self._template[1], found)  # it gives an answer the range of the ReLU that reads it
         onnx.save(self._template[1], self._path)
         return self._path
+
+    def _lost_activations(self, found: Mapping[str, Range]) -> list[str]:
+        """Names of activations that the quantizer would leave to a range that does not do what they do."""
+        lost = []
+        for node, (low, high) in self._activations_left:
+            span = found.get(node.output[0], (0.0, 0.0))
+            step = joins.width(span) / LEVELS
+            if min(span[0], 0.0) < low - step / 2 or max(span[1], 0.0) > high + step / 2:
+                lost.append(node.name)
+        return lost
 
     def _set_ranges(self, model: onnx.ModelProto, found: Mapping[str, Range]) -> bool:
         """Other ranges for a quantised model, and biases, which are counted in steps of the input by the weight.
@@ -147,6 +164,7 @@ class OnnxFile:
                 fits &= bool(np.abs(counted).max(initial=0) <= MOST_COUNTED)
                 put(steps, step)
                 put(stored, np.clip(counted, -MOST_COUNTED, MOST_COUNTED).astype(np.int32))
+        float_layers.follow(constants)
         return fits
 
     def _quantized(self, found: Mapping[str, Range], floats: Sequence[str]) -> onnx.ModelProto:
@@ -169,7 +187,8 @@ class OnnxFile:
         if targets.saturates(self._job.target):
             self._limit_products(quantized.graph)
         if not self._job.int8_io:
-            _leave_answers(quantized.graph)
+            _leave_answers(quantized.graph, self._model.graph)
+        float_layers.keep(quantized.graph)
         return quantized
 
     def _limit_products(self, graph: onnx.GraphProto) -> None:
@@ -193,14 +212,14 @@ class OnnxFile:
             ):
                 constants[name].CopyFrom(numpy_helper.from_array(value, name))
 
-    def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
+    def outputs(self, path: Path, samples: Sequence[Sample]) -> list[list[Array]]:
         options = _options()
         if targets.needs_exact_products(self._job.target):
             options.add_session_config_entry(EXACT_PRODUCTS, "1")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         made = [dict(zip(names, session.run(None, self._fed(sample)), strict=True)) for sample in samples]
-        return [quantization.joined([answers[name] for name in self.output_names]) for answers in made]
+        return [[answers[name] for name in self.output_names] for answers in made]
 
     def quantized_tensors(self, path: Path, samples: Sequence[Sample]) -> Iterator[Tensors]:
         model = onnx.load(path)
@@ -253,12 +272,40 @@ def _unshare_biases(graph: onnx.GraphProto) -> None:
             readers[bias] -= 1
 
 
-def _leave_answers(graph: onnx.GraphProto) -> None:
+def _activations_left(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, Range]]:
+    """Activations that the quantizer leaves to the range of their result, and the ends that they cut off at.
+
+    It takes away each ReLU and Clip that alone reads what another operator made.
+    """
+    readers = Counter(name for node in graph.node for name in node.input)
+    edges = {value.name for value in (*graph.input, *graph.output)}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    return [
+        (node, _ends(node, constants))
+        for node in graph.node
+        if node.op_type in ACTIVATION_KINDS and readers[node.input[0]] == 1 and node.input[0] not in edges
+    ]
+
+
+def _ends(activation: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> Range:
+    """Where a ReLU or Clip cuts off; no range does what computed ends do."""
+    if activation.op_type == "Relu":
+        return 0.0, np.inf
+    low, high = (
+        default if not name else float(numpy_helper.to_array(constants[name])) if name in constants else -default
+        for name, default in zip([*activation.input[1:], "", ""], (-np.inf, np.inf), strict=False)
+    )
+    return low, high
+
+
+def _leave_answers(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
     """Answers that a linear layer makes are floats as it adds them up: the kernel need not round them to integers.
 
-    Rounded, two classes that are a tie by the grid of 256 steps cannot be told apart.
+    Rounded, two classes that are a tie by the grid of 256 steps cannot be told apart. source: the float network, whose
+    activation, which the quantizer left to the range, comes back.
     """
     makers = {node.output[0]: node for node in graph.node}
+    activations = {node.output[0]: node for node in source.node if node.op_type in ACTIVATION_KINDS}
     readers = [name for node in graph.node for name in node.input]
     for answer in graph.output:
         dequantize = makers.get(answer.name)
@@ -270,11 +317,23 @@ def _leave_answers(graph: onnx.GraphProto) -> None:
             continue
         if any(readers.count(name) > 1 for name in (quantize.input[0], dequantize.input[0])) or answer.name in readers:
             continue
-        layer.output[0] = answer.name
+        if answer.name in activations:
+            _apply_again(activations[answer.name], layer.output[0], graph, source)
+        else:
+            layer.output[0] = answer.name
         graph.node.remove(quantize)
         graph.node.remove(dequantize)
         for constant in [c for c in graph.initializer if c.name in quantize.input[1:]]:
             graph.initializer.remove(constant)
+
+
+def _apply_again(activation: onnx.NodeProto, name: str, graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
+    """Adds an activation of the float network at the end. name: of the tensor that it is applied to."""
+    copy = graph.node.add()
+    copy.CopyFrom(activation)
+    copy.input[0] = name
+    known = {constant.name for constant in graph.initializer}
+    graph.initializer.extend(c for c in source.initializer if c.name in copy.input[1:] and c.name not in known)
 
 
 def _strip_edges(model: onnx.ModelProto) -> None:

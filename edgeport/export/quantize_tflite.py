@@ -29,7 +29,7 @@ def run(job: Job) -> Quantized:
     """Writes int8.tflite. Inputs and outputs stay floats unless the job asks otherwise."""
     arrays = [a.transpose(0, 1, 3, 4, 2) if a.ndim == 5 else a for a in job.samples()]
     samples = [tuple(map(np.ascontiguousarray, sample)) for sample in zip(*arrays, strict=True)]
-    return quantization.run(TfliteFile(job), samples, job.method, job.optimize, job.max_layers_float)
+    return quantization.run(TfliteFile(job), samples, job)
 
 
 class TfliteFile:
@@ -47,7 +47,13 @@ class TfliteFile:
         answers = [self._name(i) for i in self._model.subgraphs[0].outputs]
         self._floats = [self._is_float(name) for name in answers]
         self.output_names = [name for name, is_float in zip(answers, self._floats, strict=True) if is_float]
+        pieces = [labels for labels, is_float in zip(job.pieces().values(), self._floats, strict=True) if is_float]
+        self.labels = [labels.transpose(0, 2, 3, 1) if labels.ndim == 4 else labels for labels in pieces]
         self._known = {name.rpartition("#")[0]: name for name in self.graph.tensors}
+
+    def limits(self) -> Mapping[str, Range]:
+        """None: fused activations are attributes of the operators, whatever the ranges are."""
+        return {}
 
     def layers(self) -> list[Layer]:
         found = []
@@ -108,14 +114,14 @@ class TfliteFile:
         path.write_bytes(made)
         return path
 
-    def outputs(self, path: Path, samples: Sequence[Sample]) -> list[Array]:
+    def outputs(self, path: Path, samples: Sequence[Sample]) -> list[list[Array]]:
         interpreter = Interpreter(str(path), num_threads=1)
         interpreter.allocate_tensors()
         details = [d for d, is_float in zip(interpreter.get_output_details(), self._floats, strict=True) if is_float]
         made = []
         for sample in samples:
             self._invoke(interpreter, sample)
-            made.append(quantization.joined([_real(interpreter.get_tensor(d["index"]), d) for d in details]))
+            made.append([_real(interpreter.get_tensor(d["index"]), d) for d in details])
         return made
 
     def quantized_tensors(self, path: Path, samples: Sequence[Sample]) -> Iterator[Tensors]:

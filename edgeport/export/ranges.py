@@ -1,9 +1,4 @@
-"""Ranges of int8 tensors: found from the values that they take, and widened to one where they must be one.
-
-Operators that only move numbers, or pick some (slice, concat, padding with zero, max pooling), work on integers as they
-are if what goes in and what comes out have one scale. So all tensors that such operators connect get the widest range
-among them; no information is lost that a concat, whose result has that range, would not have lost.
-"""
+"""Ranges of int8 tensors, found from the values that they take. joins.py decides which tensors have one range."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
@@ -14,8 +9,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeport.formats.graph import Graph
-
 Range = tuple[float, float]
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -24,33 +17,6 @@ LEVELS = 256
 MOST_VALUES = 1 << 15  # of a tensor and sample that are counted; the extremes are those of all
 TAIL = 0.5e-4  # the share of values that "percentile" cuts off at each end
 FRACTIONS = np.linspace(0.3, 1.0, 36)  # of the whole range, that "mse" chooses from
-
-MOVERS = {
-    *("concat", "concatenation", "split", "splitv", "slice", "stridedslice", "pad", "maxpool", "maxpool2d"),
-    *("reshape", "transpose", "squeeze", "unsqueeze", "expanddims", "flatten", "identity", "gather", "pack", "unpack"),
-    *("depthtospace", "spacetodepth", "tile", "mirrorpad"),
-}
-
-
-def shared(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """The ranges of the same tensors, widened to those that they are moved together with. Names are the graph's."""
-    group = {name: name for name in ranges}
-
-    def find(name: str) -> str:
-        while group[name] != name:
-            name = group[name]
-        return name
-
-    for node in graph.nodes:
-        if node.kind.lower().replace("_", "") in MOVERS:
-            together = [find(name) for name in (*node.inputs, *node.outputs) if name in group]
-            for name in together[1:]:
-                group[find(name)] = find(together[0])
-    widest: dict[str, Range] = {}
-    for name, (low, high) in ranges.items():
-        known = widest.get(find(name), (low, high))
-        widest[find(name)] = min(low, known[0]), max(high, known[1])
-    return {name: widest[find(name)] for name in ranges}
 
 
 class Spread(msgspec.Struct, frozen=True):

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from edgeport import formats
 from edgeport.catalog import find_factory
-from edgeport.export import capture, quantize_tflite, verify
+from edgeport.export import capture, pieces, quantize_tflite, verify
 from edgeport.export.capture import Captured
 from edgeport.export.job import Job
 from edgeport.export.lowering import Lowering, UnsupportedError
@@ -67,11 +66,10 @@ def test_random_networks_compute_what_pytorch_computes(
 
 def quantized(path: Path, captured: Captured, samples: Tensor) -> Path:
     """The lowered file in int8, ranges from these samples."""
-    arrays: dict[str, Any] = {captured.input_names[0]: samples.numpy()}
-    np.savez(path.parent / "samples.npz", **arrays)
     path.rename(path.with_name("fp32.tflite"))
-    names = captured.input_names, captured.output_names
-    quantize_tflite.run(Job(str(path.parent), ("int8",), "x86", False, *names))
+    job = Job(str(path.parent), ("int8",), "x86", False, captured.input_names, captured.output_names)
+    job.store([samples.numpy()], [output.labels for output in pieces.of_outputs(captured.plain)])
+    quantize_tflite.run(job)
     return path.with_name("int8.tflite")
 
 

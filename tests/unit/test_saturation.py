@@ -21,11 +21,19 @@ def largest_sum(stored: NDArray[np.int8], kind: str, transposed: bool) -> int:
     return int(max(np.maximum(side, 0).sum(axis=2).max() for side in (rows, -rows))) * LARGEST_ACTIVATION
 
 
+LAYERS = [
+    ("Conv", False, (4, 3, 3, 3)),
+    ("Conv", False, (5, 4, 1, 1)),
+    ("Conv", False, (2, 5, 3)),
+    ("Gemm", True, (4, 7)),
+    ("Gemm", False, (7, 4)),
+    ("MatMul", False, (6, 3)),
+    ("MatMul", False, (2, 6, 3)),
+]
+
+
 @given(
-    st.sampled_from(
-        [("Conv", False, (4, 3, 3, 3)), ("Conv", False, (5, 4, 1, 1)), ("Conv", False, (2, 5, 3))]
-        + [("Gemm", True, (4, 7)), ("Gemm", False, (7, 4)), ("MatMul", False, (6, 3)), ("MatMul", False, (2, 6, 3))]
-    ),
+    st.sampled_from(LAYERS),
     st.booleans(),
     st.integers(0, 2**32 - 1),
 )
@@ -54,7 +62,7 @@ def test_weights_with_room_keep_their_steps() -> None:
 
 def test_one_step_for_all_channels_stays_one() -> None:
     weights = np.array([[127.0, 127.0], [1.0, 1.0]], np.float32)
-    stored, larger = saturation.limited(weights, np.float32(1.0).reshape(()), 0, "Gemm", True)
+    stored, larger = saturation.limited(weights, np.ones((), np.float32), 0, "Gemm", True)
     assert larger == pytest.approx(2.0)
     assert largest_sum(stored, "Gemm", True) <= LARGEST_INT16
 
