@@ -5,7 +5,7 @@
     python scripts/check_random_networks.py show SEED
     python scripts/check_random_networks.py shrink SEED [--file int8.onnx] [--compared]
 
-run adds a line of JSON for each network and leaves out those that RESULTS has, so that it can be ended and called again.
+run adds a line of JSON for each network and leaves out those that RESULTS has: it can be ended and called again.
 A network is right where fp32 is within 1e-4 of each piece's largest value, and int8, on samples that it was not
 calibrated with, is above 40 dB in each piece or at most 1 dB below others: the plain export (--no-optimize), which is
 made where int8 is below 20 dB, and with --compared, always, and with it the stock tools' files of the same precision.
@@ -92,8 +92,13 @@ class Worker:
 
 
 def _started() -> subprocess.Popen[str]:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, __file__, "work"], text=True, **pipes)
+    return subprocess.Popen(
+        [sys.executable, __file__, "work"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
 
 
 def _lost(request: Request, code: int, late: bool) -> Record:
@@ -250,9 +255,10 @@ def report(results: Path, page: Path) -> int:
 def tables(records: Sequence[Record]) -> Iterator[str]:
     compared = [r for r in records if r.compared]
     wrong = [r for r in records if r.faults]
-    yield f"{len({r.seed for r in records})} networks on {processor()}, {len(compared)} of them compared with the plain"
-    yield f"export and the stock tools too. {len(wrong)} have a fault.\n"
-    yield "| networks | number | lowered by edgeport itself | median seconds | with a fault |\n| - | -: | -: | -: | -: |"
+    yield f"{len({r.seed for r in records})} networks on {processor()},"
+    yield f"{len(compared)} of them compared with the plain export and the stock tools too. {len(wrong)} have a fault.\n"
+    yield "| networks | number | lowered by edgeport itself | median seconds | with a fault |"
+    yield "| - | -: | -: | -: | -: |"
     for kind in KINDS:
         of_kind = [r for r in records if r.kind == kind]
         if of_kind:

@@ -26,7 +26,6 @@ from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, Onnx, Tflite
 from edgeport.export.job import PIECES, SAMPLES, Job
 from edgeport.export.pieces import Pieces
-from edgeport.export.quantization import sqnr_db
 from edgeport.export.worker import TASKS
 from edgeport.records import TensorInfo
 
@@ -38,6 +37,7 @@ FORMATS = ("onnx", "tflite")
 CALIBRATION_SAMPLES, VERDICT_SAMPLES = 16, 32
 MOST_ERROR = 1e-4  # of fp32, of a piece's largest value
 ENOUGH_DB, LOST_DB = 40.0, 1.0  # int8 is right above the first; else it may lose the second against others
+MOST_DB = 120.0
 DOUBTFUL_DB = 20.0  # below it the plain export is made, to be held against
 LONGEST_REASON = 300
 
@@ -52,8 +52,10 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct):
-    """What came of one network. seconds: of processor time. figures: of edgeport's files and the others', by maker and file; of fp32 the largest
-    error over the piece's largest value, of int8 decibels. own_lowering: litert-torch was not needed.
+    """What came of one network. own_lowering: litert-torch was not needed; seconds: of processor time.
+
+    figures: of edgeport's files and the others', by maker and file; of fp32 the largest error over the piece's largest
+    value, of int8 decibels.
     """
 
     seed: int
@@ -128,7 +130,9 @@ def run_file(path: Path, given: Arrays) -> list[Array]:
     declared = formats.read(path)
     stored = [_laid_out(a, info) for a, info in zip(given, declared.inputs, strict=True)]
     rows = run(path, stored)
-    return [_as_pytorch(np.stack(column), i) for column, i in zip(zip(*rows, strict=True), declared.outputs, strict=True)]
+    return [
+        _as_pytorch(np.stack(column), i) for column, i in zip(zip(*rows, strict=True), declared.outputs, strict=True)
+    ]
 
 
 def _laid_out(array: Array, info: TensorInfo) -> Array:
@@ -167,6 +171,15 @@ def _error(expected: Array, found: Array) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
+def sqnr_db(expected: Array, found: Array) -> float:
+    """Signal to noise, at most 120 dB; -120 of what is no number."""
+    signal, noise = (float(np.square(values).sum()) for values in (expected, found - expected))
+    if not noise:
+        return MOST_DB
+    ratio = signal / noise
+    return float(np.clip(10 * np.log10(ratio), -MOST_DB, MOST_DB)) if 0 < ratio < np.inf else -MOST_DB
+
+
 # edgeport's own files
 
 
@@ -179,9 +192,7 @@ def _made(subject: Subject, format: str, record: Record, optimize: bool) -> dict
         expected = [f"fp32.{format}", f"int8.{format}"]
         try:
             for path in _files(subject, Path(folder), format, record, optimize):
-                figures[path.name] = own[path.name] = subject.figures(
-                    run_file(path, subject.given), path.stem
-                )
+                figures[path.name] = own[path.name] = subject.figures(run_file(path, subject.given), path.stem)
                 expected.remove(path.name)
         except Exception as e:  # converters and runtimes raise what they like
             if optimize:

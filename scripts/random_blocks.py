@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 import torch
 from random_networks import Builder, Network, UnfitError
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 Block = Callable[[Builder], object]
+Head = Callable[[Builder, str], str]
 KINDS = {"images": 74, "images, other operators": 12, "sequences": 4, "tokens": 10}
 ACTIVATIONS = (nn.ReLU, nn.ReLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.SiLU, nn.Tanh)
 MORE_ACTIVATIONS = (nn.GELU, nn.ELU, nn.Softplus, nn.Mish)
@@ -74,19 +75,14 @@ def _grow(b: Builder, blocks: Sequence[Block], count: int) -> None:
             return
 
 
-def _finished(b: Builder, heads: Sequence[Block]) -> Network:
+def _finished(b: Builder, heads: Sequence[Head]) -> Network:
     """Everything that is made is read: what is left over gets heads; some of them are joined."""
     left = b.unread()
     for name in b.random.sample(left, len(left))[MOST_OUTPUTS:]:
         left.remove(name)
     outputs = []
     for name in left:
-        made: list[str] = []
-        for _ in range(5):
-            head = b.random.choice(list(heads))
-            if b.attempt(lambda b, name=name, head=head: made.append(str(head(b, name)))):  # type: ignore[misc, call-arg]
-                break
-        outputs.append(made[0] if made else name)
+        outputs.append(_headed(b, name, heads))
     if len(outputs) > 1 and b.chance(0.35):
         joined: list[str] = []
         if b.attempt(lambda b: joined.append(_joined(b, outputs))):
@@ -95,6 +91,15 @@ def _finished(b: Builder, heads: Sequence[Block]) -> Network:
     if inner and b.chance(0.25):  # one that is read as well
         outputs.append(b.random.choice(inner))
     return b.network(outputs)
+
+
+def _headed(b: Builder, name: str, heads: Sequence[Head]) -> str:
+    made: list[str] = []
+    for _ in range(5):
+        head = b.random.choice(list(heads))
+        if b.attempt(lambda b, head=head: made.append(head(b, name))):  # type: ignore[misc]
+            break
+    return made[0] if made else name
 
 
 def _joined(b: Builder, names: Sequence[str]) -> str:
@@ -263,7 +268,7 @@ def dense(b: Builder) -> str:
 def shuffle_unit(b: Builder) -> str:
     """Half of the channels passes, half is processed; the channels of both are mixed."""
     x = image(b, 2)
-    n, c, h, w = b.shape(x)
+    c = b.shape(x)[1]
     if c % 2 or c < 4:
         x, c = conv(b, x, 12), 12
     left = b.add("chunk 0 of 2", lambda x: x.chunk(2, 1)[0], x)
@@ -315,7 +320,7 @@ def pyramid_pooling(b: Builder) -> str:
     x, parts = image(b, 5), []
     parts.append(x)
     for _ in range(2):
-        parts.append(b.add("max_pool(5)", lambda x: F.max_pool2d(x, 5, 1, 2), parts[-1]))
+        parts.append(b.add("max_pool(5)", lambda x: functional.max_pool2d(x, 5, 1, 2), parts[-1]))
     return conv(b, b.add("cat", lambda *p: torch.cat(p, 1), *parts), width(b), 1)
 
 
@@ -348,7 +353,7 @@ def shared_layer(b: Builder) -> str:
 def padded(b: Builder) -> str:
     x, amounts = image(b), [b.integer(0, 2) for _ in range(4)]
     fill = b.random.choice([0.0, 0.0, 0.5, -1.0])
-    y = b.add(f"pad({amounts}, {fill})", lambda x: F.pad(x, amounts, value=fill), x)
+    y = b.add(f"pad({amounts}, {fill})", lambda x: functional.pad(x, amounts, value=fill), x)
     return conv(b, y, width(b)) if b.chance(0.5) else y
 
 
@@ -444,10 +449,10 @@ def resized(b: Builder) -> str:
     how = b.random.choice(["nearest", "nearest", "bilinear", "bilinear, corners"])
     mode, corners = how.partition(",")[0], True if "corners" in how else None
     if b.chance(0.6):
-        y = b.add(f"interpolate(2x, {how})", lambda x: F.interpolate(x, None, 2, mode, corners), x)
+        y = b.add(f"interpolate(2x, {how})", lambda x: functional.interpolate(x, None, 2, mode, corners), x)
     else:
         size = (h + b.integer(1, h), w + b.integer(1, w)) if b.chance(0.7) else (max(h // 2, 1), max(w // 2, 1))
-        y = b.add(f"interpolate({size}, {how})", lambda x: F.interpolate(x, size, None, mode, corners), x)
+        y = b.add(f"interpolate({size}, {how})", lambda x: functional.interpolate(x, size, None, mode, corners), x)
     others = alike(b, y, (0, 2, 3))
     if others and b.chance(0.7):
         y = b.add("cat", lambda *p: torch.cat(p, 1), y, b.random.choice(others))
@@ -460,7 +465,7 @@ def normalised_otherwise(b: Builder) -> str:
     norms = [nn.GroupNorm(b.divisor(c), c), nn.InstanceNorm2d(c, affine=True), nn.GroupNorm(1, c)]
     norm = with_factors(b.random.choice(norms))
     if b.chance(0.3):
-        return b.add("normalize(dim=1)", lambda x: F.normalize(x, dim=1), x)
+        return b.add("normalize(dim=1)", lambda x: functional.normalize(x, dim=1), x)
     if b.chance(0.3):
         layer = with_factors(nn.LayerNorm(c))
         text = f"{layer} of channels"
@@ -481,13 +486,14 @@ def attention_of_places(b: Builder) -> str:
     x = image(b)
     n, c, h, w = b.shape(x)
     if h * w > 64:
-        x = b.add("avg_pool(4)", lambda x: F.avg_pool2d(x, 4), x)
+        x = b.add("avg_pool(4)", lambda x: functional.avg_pool2d(x, 4), x)
         n, c, h, w = b.shape(x)
     y = conv(b, x, 3 * c, 1)
 
     def attend(qkv: Tensor) -> Tensor:
         q, k, v = qkv.flatten(2).chunk(3, 1)
-        return ((q.transpose(1, 2) @ k * c**-0.5).softmax(-1) @ v.transpose(1, 2)).transpose(1, 2).view(n, c, h, w)
+        mixed: Tensor = (q.transpose(1, 2) @ k * c**-0.5).softmax(-1) @ v.transpose(1, 2)
+        return mixed.transpose(1, 2).view(n, c, h, w)
 
     return b.add("add", torch.add, x, b.add("attention", attend, y))
 
@@ -510,8 +516,8 @@ OTHER_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "roll(1, 3)": lambda x: x.roll(1, 3),
     "flip(3)": lambda x: x.flip(3),
     "where(x > 0, x, 0.1 * x)": lambda x: torch.where(x > 0, x, 0.1 * x),
-    "pad(reflect)": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
-    "pad(replicate)": lambda x: F.pad(x, (1, 0, 2, 1), mode="replicate"),
+    "pad(reflect)": lambda x: functional.pad(x, (1, 1, 1, 1), mode="reflect"),
+    "pad(replicate)": lambda x: functional.pad(x, (1, 0, 2, 1), mode="replicate"),
     "stack with relu, mean": lambda x: torch.stack((x, torch.relu(x)), 1).mean(1),
     "repeat(1, 2, 1, 1)": lambda x: x.repeat(1, 2, 1, 1),
     "std of places": lambda x: x / (x.var((2, 3), keepdim=True) + 0.1).sqrt(),
@@ -526,7 +532,7 @@ def function_otherwise(b: Builder) -> str:
 
 def shuffled_pixels(b: Builder) -> str:
     x = image(b)
-    return b.add("pixel_shuffle(2)", lambda x: F.pixel_shuffle(x, 2), conv(b, x, 4 * b.integer(1, 4)))
+    return b.add("pixel_shuffle(2)", lambda x: functional.pixel_shuffle(x, 2), conv(b, x, 4 * b.integer(1, 4)))
 
 
 def conditioned(b: Builder) -> str:
@@ -604,8 +610,8 @@ SEQUENCE: tuple[Block, ...] = (
 
 
 def _with_positions(b: Builder, x: str) -> str:
-    positions = nn.Embedding(*b.shape(x)[1:])
-    places = torch.arange(b.shape(x)[1])[None]
+    length, features = b.shape(x)[1:]
+    positions, places = nn.Embedding(length, features), torch.arange(length)[None]
     return b.add(f"x + {positions}(arange)", lambda x: x + 0.5 * positions(places), x, layers=[positions])
 
 
@@ -632,7 +638,7 @@ def transformer(b: Builder, mask: str | None = None) -> str:
 def _attention(how: str, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
     t = q.shape[-2]
     if how.startswith("sdpa"):
-        return F.scaled_dot_product_attention(q, k, v, keep)
+        return functional.scaled_dot_product_attention(q, k, v, keep)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if how == "causal -inf":
         scores = scores + torch.full((t, t), -math.inf).triu(1)
@@ -642,7 +648,8 @@ def _attention(how: str, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -
         scores = scores + (1 - keep.to(scores.dtype)) * -1e4
     elif keep is not None and how == "where":
         scores = torch.where(keep, scores, torch.full_like(scores, -1e9))
-    return scores.softmax(-1) @ v
+    mixed: Tensor = scores.softmax(-1) @ v
+    return mixed
 
 
 def masked_mean(b: Builder, mask: str) -> str:
@@ -725,7 +732,7 @@ def each_token(b: Builder, x: str) -> str:
 
 
 def embedding(b: Builder, x: str) -> str:
-    return b.add("normalize", lambda x: F.normalize(x, dim=-1), classes(b, x))
+    return b.add("normalize", lambda x: functional.normalize(x, dim=-1), classes(b, x))
 
 
 def plain_norm(b: Builder, x: str) -> str:
@@ -734,10 +741,10 @@ def plain_norm(b: Builder, x: str) -> str:
     return b.add("x * rsqrt(mean(x * x) + 1e-3)", lambda x: x * ((x * x).mean(-1, keepdim=True) + 1e-3).rsqrt(), y)
 
 
-IMAGE_HEADS: tuple[Callable[..., str], ...] = (
+IMAGE_HEADS: tuple[Head, ...] = (
     *(as_it_is, classes, classes, classes, flat_classes, dense_map, dense_map, detector, plain_norm),
 )
-SEQUENCE_HEADS: tuple[Callable[..., str], ...] = (as_it_is, classes, classes, each_token, each_token)
+SEQUENCE_HEADS: tuple[Head, ...] = (as_it_is, classes, classes, each_token, each_token)
 
 
 def _text(layer: nn.Module) -> str:

@@ -205,7 +205,7 @@ def _check(made: Tensor) -> None:
     largest, spread = float(made.abs().max()), float(made.std())
     if made[0].numel() > MOST_ELEMENTS or made.dim() > 7:
         raise UnfitError(f"a result of {tuple(made.shape)}")
-    if not (LEAST_SPREAD < spread and largest < LARGEST) or spread < 0.02 * largest:
+    if not (spread > LEAST_SPREAD and largest < LARGEST) or spread < 0.02 * largest:
         raise UnfitError(f"a result of size {largest} that varies by {spread}")
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -16,7 +14,6 @@ import check_random_networks as script
 import random_blocks
 from check_random_networks import BEGIN, END, Request, Worker
 from differential import ENOUGH_DB, FORMATS, MOST_ERROR, Fault, Record, judged
-from random_networks import Builder, Network
 
 SEEDS = range(20)
 KNOWN: dict[int, str] = {}
@@ -69,7 +66,10 @@ def test_smaller_networks_keep_the_weights_and_the_last_of_them_has_one_step() -
     lone = Request(3, smaller=(len(network.outputs),)).network()
     assert [step.name for step in lone.steps] == list(lone.outputs)
     ours, theirs = lone.state_dict(), network.state_dict()
-    assert all(any(torch.equal(value, other) for other in theirs.values() if other.shape == value.shape) for value in ours.values())
+    assert all(
+        any(torch.equal(value, other) for other in theirs.values() if other.shape == value.shape)
+        for value in ours.values()
+    )
 
 
 def test_a_piece_that_loses_more_than_others_is_a_fault() -> None:
@@ -80,13 +80,6 @@ def test_a_piece_that_loses_more_than_others_is_a_fault() -> None:
     assert faults == [("fp32.onnx", "wrong", "0"), ("int8.onnx", "noisy", "0")]
 
 
-class Abort(nn.Module):
-    """Ends its process."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-
 def test_a_run_goes_on_where_it_was_ended_and_outlives_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,7 +87,9 @@ def test_a_run_goes_on_where_it_was_ended_and_outlives_a_crash(
 
     def check(worker: Worker, request: Request) -> Record:
         asked.append(request.seed)
-        return Record(request.seed, "images", 3, faults=[Fault("int8.tflite", "crashed", "exit code -6")][: request.seed % 2])
+        return Record(
+            request.seed, "images", 3, faults=[Fault("int8.tflite", "crashed", "exit code -6")][: request.seed % 2]
+        )
 
     monkeypatch.setattr(script, "checked", check)
     results = tmp_path / "results.jsonl"
@@ -126,11 +121,3 @@ def test_the_page_has_the_figures_between_its_markers(tmp_path: Path) -> None:
     assert "old" not in text
     assert "2 networks on " in text
     assert "| int8.onnx | noisy | 1 | 2 |" in text
-
-
-# What random networks have found, each in the smallest network that shows it
-
-
-def one_step(text: str, module: nn.Module, *shape: int) -> Network:
-    builder = Builder(0, text)
-    return builder.network([builder.add(text, module, builder.input(shape), layers=[module])])
