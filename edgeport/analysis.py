@@ -23,8 +23,8 @@ from edgeport.cost import (
     memory_access_bound,
     transposed_convolution_madds,
 )
-from edgeport.export.capture import Captured, module_path
-from edgeport.graph._nodes import argument, fixed_shape
+from edgeport.export.capture import Captured
+from edgeport.graph._nodes import argument, fixed_shape, module_path
 from edgeport.graph._roles import GROUPS
 from edgeport.graph._state import get_state
 

@@ -54,7 +54,9 @@ MOST_ELEMENTS = 4_000_000
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One operator as a runtime's profiler reported it: us is the mean of its runs, index the runtime's own number."""
+    """One operator as a runtime's profiler reported it: us is the mean of its typical runs, runs_us what it told of
+    each, index the runtime's own number. moved_bytes: that it read and wrote, None where the profiler tells no shapes.
+    """
 
     name: str
     source: str
@@ -62,6 +64,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     us: float
     op: str = ""
     outputs: tuple[tuple[int, ...], ...] = ()
+    runs_us: tuple[int, ...] = ()
+    moved_bytes: int | None = None
 
 
 class Attributed(msgspec.Struct, frozen=True):
@@ -88,10 +92,16 @@ def op_times(rows: Sequence[Row], graph: Graph, optimized: Graph | None) -> tupl
         op = item.row.op or (item.node.kind if item.node else item.row.name)
         key = (item.node.index, op) if item.node else n
         if key in merged:
-            merged[key] = msgspec.structs.replace(merged[key], us=merged[key].us + item.row.us)
+            merged[key] = _with_times(merged[key], item.row)
         else:
             merged[key] = _op_time(item, op, graph, modules, counted)
     return tuple(merged.values())
+
+
+def _with_times(op: OpTime, row: Row) -> OpTime:
+    """With those of another row of the same operator."""
+    runs = tuple(a + b for a, b in zip(op.runs_us, row.runs_us, strict=True))
+    return msgspec.structs.replace(op, us=op.us + row.us, runs_us=runs)
 
 
 def _op_time(item: Attributed, op: str, graph: Graph, modules: "_Modules", counted: set[int]) -> OpTime:
@@ -110,9 +120,15 @@ def _op_time(item: Attributed, op: str, graph: Graph, modules: "_Modules", count
         module=modules.of(node) if node else None,
         shape=shape,
         us=row.us,
-        madds=(node.madds or 0) if first and node else 0,
-        bytes=graph.moved_bytes(node) if first and node else 0,
+        madds=node.madds if first and node else _other_madds(op, row, node),
+        bytes=graph.moved_bytes(node) if first and node else row.moved_bytes,
+        runs_us=row.runs_us,
     )
+
+
+def _other_madds(op: str, row: Row, node: Node | None) -> int | None:
+    """Of a row that no operator of the file stands for, or that another row of the same operator has counted."""
+    return None if node is None and _class(op, row) in ("conv", "other") else 0
 
 
 def _shape(graph: Graph, node: Node | None) -> tuple[int, ...]:
@@ -441,6 +457,13 @@ def attribute_onnxruntime(rows: Sequence[Row], graph: Graph, optimized: Graph | 
         for row, node, f in zip(rows, executed, found, strict=True)
     ]
     return [Attributed(*item) for item in zip(rows, found, shuffles, strict=True)]
+
+
+def shapes_that_ran(rows: Sequence[Row], optimized: Graph | None) -> dict[str, tuple[int, ...]]:
+    """By tensor, those that the profile saw, of tensors that ONNX Runtime's own graph still has by their name."""
+    executed = _pair_with_optimized(rows, optimized)
+    pairs = ((node, row) for node, row in zip(executed, rows, strict=True) if node)
+    return {name: shape for node, row in pairs for name, shape in zip(node.outputs, row.outputs, strict=False)}
 
 
 def _with_shapes(graph: Graph, rows: Sequence[Row], executed: Sequence[Node | None]) -> Graph:

@@ -10,24 +10,25 @@ from typing import Any
 
 import msgspec
 
-from edgeport import files
+from edgeport import documents, files, trust
 from edgeport.errors import ModelFileError, NothingComparedError, UsageError, nearest
 from edgeport.measure import Artifact
 from edgeport.records import SCHEMA, Baseline, BaselineEntry
 
 INDEX, OBJECTS = "baseline.json", "objects"
 ANEW = "remove it and save the baseline anew"
+MOST_BYTES = 1_000_000_000  # of an index, which holds every sample
 
 
 def load(folder: Path) -> Baseline:
     """Raises NothingComparedError where there is none, ModelFileError where it is damaged or of another version."""
     path = folder / INDEX
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Baseline)
+        found = documents.read(path, Baseline, MOST_BYTES)
     except OSError as e:
         hint = f"make one with edgeport baseline save MODEL -o {folder}"
         raise NothingComparedError(f"there is no baseline in {folder} ({files.reason(e)}); {hint}") from e
-    except msgspec.MsgspecError as e:
+    except documents.DocumentError as e:
         raise ModelFileError(f"{path} is damaged or of another version ({e}); {ANEW}") from e
     if found.schema != SCHEMA:
         raise ModelFileError(f"{path} has schema {found.schema}, this edgeport reads {SCHEMA}; {ANEW}")
@@ -60,6 +61,17 @@ def save(folder: Path, made: Sequence[tuple[BaselineEntry, Path]]) -> Baseline:
 def kept(folder: Path) -> tuple[BaselineEntry, ...]:
     """What the folder holds; nothing where there is no baseline yet. Raises ModelFileError for one that is damaged."""
     return load(folder).entries if (folder / INDEX).exists() else ()
+
+
+def is_trusted(folder: Path) -> bool:
+    """Whether the user saved this baseline here, and nobody changed it since."""
+    index = folder / INDEX
+    return index.is_file() and trust.is_trusted(index, files.sha256(index))
+
+
+def trust_saved(folder: Path) -> None:
+    """Records that the user themselves saved what the folder holds. Raises EdgeportError where that cannot be kept."""
+    trust.trust(folder / INDEX, files.sha256(folder / INDEX))
 
 
 def artifact(folder: Path, entry: BaselineEntry) -> Artifact:
@@ -97,6 +109,7 @@ def select(baseline: Baseline, models: Sequence[str], devices: Sequence[str]) ->
 
 
 def _object(folder: Path, entry: BaselineEntry) -> Path:
+    """In the folder: hash and ending were checked where they were read (edgeport.records)."""
     return folder / OBJECTS / (entry.result.sha256 + Path(entry.result.file).suffix.lower())
 
 

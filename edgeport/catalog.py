@@ -8,7 +8,6 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
-import os
 import pkgutil
 import sys
 import tomllib
@@ -20,8 +19,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from edgeport import device_files, files
 from edgeport.errors import DeviceError, EdgeportError, ExportError, UsageError, nearest
-from edgeport.records import Preprocessing, Variant
+from edgeport.records import MOST_THREADS, Preprocessing, Variant
 
 ARTIFACT_SUFFIXES = (".onnx", ".tflite")
 FACTORY = "build"
@@ -64,7 +64,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ssh_config: str = ""
     workdir: str = ""
     python: str = "python3"
-    threads: Annotated[int, msgspec.Meta(ge=1)] = 1
+    threads: Annotated[int, msgspec.Meta(ge=1, le=MOST_THREADS)] = 1
     cores: tuple[int, ...] = ()
     runner: Literal["agent", "benchmark_model"] = "agent"
     android_kit: str = ""
@@ -124,7 +124,7 @@ def find_factory(model: str) -> Factory:
         name=name,
         source=model,
         call=call,
-        input_shapes=_declared_shapes(module),
+        input_shapes=_declared_shapes(module, model),
         preprocessing=declared_preprocessing(module, model),
         paper=getattr(module, "PAPER", None),
         folder=_folder(model),
@@ -164,51 +164,40 @@ def user_code(what: str) -> Iterator[None]:
         raise ExportError(f"{what} {type(e).__name__}: {e}{where}") from e
 
 
-def device_names() -> list[str]:
-    return sorted(_device_files())
+def device_names(folder: Path | None = None) -> list[str]:
+    """folder: of devices that count besides edgeport's own and the user's; as for find_device."""
+    return sorted(device_files.find(folder).counted)
 
 
-def find_device(name: str) -> Device:
-    """Raises UsageError for an unknown one and DeviceError for a file that does not fit."""
-    known = _device_files()
-    if name not in known:
-        raise UsageError(f"unknown device {name!r}; there are {', '.join(sorted(known))}{nearest(name, known)}")
-    return read_device(known[name])
+def find_device(name: str, folder: Path | None = None) -> Device:
+    """Raises UsageError for an unknown one and for one of the current folder that the user has not trusted, DeviceError
+    for a file that does not fit. folder: whose files are trusted.
+    """
+    found = device_files.find(folder)
+    if name in found.counted:
+        return read_device(found.counted[name])
+    if name in found.untrusted:
+        path = found.untrusted[name]
+        raise UsageError(f"device {name!r} is told of by {path} alone: {device_files.how_to_trust(name)}")
+    known = found.counted
+    raise UsageError(f"unknown device {name!r}; there are {', '.join(sorted(known))}{nearest(name, known)}")
 
 
 def read_device(path: Path) -> Device:
     """Raises DeviceError, which names the file and the key."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(files.content(path, device_files.MOST_BYTES).decode())
+        if "name" in raw:
+            raise msgspec.ValidationError(f"Object contains unknown field `name`: its file's name is {path.stem!r}")
         device = msgspec.convert({"name": path.stem, **raw}, Device)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as e:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, msgspec.ValidationError) as e:
         raise DeviceError(f"{path}: {e}") from e
     except OSError as e:
-        raise DeviceError(f"{path}: {(e.strerror or str(e)).lower()}") from e
+        raise DeviceError(f"{path}: {files.reason(e)}") from e
     beside = {
-        key: str(path.parent / Path(named).expanduser())
-        for key in ("ssh_config", "android_kit", "benchmark_model")
-        if (named := getattr(device, key))
+        key: str(device_files.beside(path, named)) for key in device_files.BESIDE if (named := getattr(device, key))
     }
     return msgspec.structs.replace(device, **beside)
-
-
-def device_file(name: str) -> Path:
-    """Of a device that there is."""
-    return _device_files()[name]
-
-
-def own_devices_folder() -> Path:
-    """Where the user's devices lie, whatever folder he is in."""
-    root = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(root) if root else Path.home() / ".config") / "edgeport" / "devices"
-
-
-def _device_files() -> dict[str, Path]:
-    """edgeport's own, the user's, and those of the folder that we are in; a later one takes the place of an earlier."""
-    shipped = Path(next(iter(importlib.import_module("edgeport.devices").__path__)))
-    folders = (shipped, own_devices_folder(), Path("devices"))
-    return {p.stem: p for folder in folders for p in sorted(folder.glob("*.toml"))}
 
 
 def _unknown_model(model: str) -> str:
@@ -294,12 +283,44 @@ def declared_preprocessing(holder: object, what: str) -> Preprocessing | None:
     raise UsageError(f"PREPROCESSING of {what}: {why}; write edgeport.records.Preprocessing(mean=(0, 0, 0), ...)")
 
 
-def _declared_shapes(module: ModuleType) -> tuple[tuple[int, ...], ...] | None:
+def _declared_shapes(module: ModuleType, model: str) -> tuple[tuple[int, ...], ...] | None:
+    """INPUT_SHAPES, or INPUT_SHAPE with a batch of 1 before it. Raises UsageError for what is neither."""
     if hasattr(module, "INPUT_SHAPES"):
-        return tuple(tuple(shape) for shape in module.INPUT_SHAPES)
+        shapes = _sizes_of_each(module.INPUT_SHAPES)
+        if not shapes:
+            raise UsageError(
+                f"INPUT_SHAPES of {model} is {module.INPUT_SHAPES!r}; write the whole shape of each input, its batch "
+                f"as well, in a list: INPUT_SHAPES = {_meant(module.INPUT_SHAPES)}"
+            )
+        return shapes
     if hasattr(module, "INPUT_SHAPE"):
-        return ((1, *module.INPUT_SHAPE),)
+        shape = _sizes(module.INPUT_SHAPE)
+        if not shape or (len(shape) == 4 and shape[0] == 1):
+            raise UsageError(
+                f"INPUT_SHAPE of {model} is {module.INPUT_SHAPE!r}; write the one input's sizes without the batch, "
+                f"which is 1: INPUT_SHAPE = {(shape or (3, 224, 224))[-3:]}; for other inputs, whole shapes in a list: "
+                f"INPUT_SHAPES = [{shape or (1, 3, 224, 224)}]"
+            )
+        return ((1, *shape),)
     return None
+
+
+def _sizes(declared: object) -> tuple[int, ...]:
+    """A shape; () for what is none."""
+    sizes = tuple(declared) if isinstance(declared, (list, tuple)) else ()
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes)
+    return sizes if whole else ()
+
+
+def _sizes_of_each(declared: object) -> tuple[tuple[int, ...], ...]:
+    """Shapes; () where one of them is none, or where there are none."""
+    shapes = tuple(_sizes(shape) for shape in declared) if isinstance(declared, (list, tuple)) else ()
+    return shapes if all(shapes) else ()
+
+
+def _meant(declared: object) -> str:
+    """How INPUT_SHAPES would be written: of one shape that is no list of shapes, as the list of it."""
+    return str([_sizes(declared) or (1, 3, 224, 224)])
 
 
 def parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:

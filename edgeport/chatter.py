@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeport import files
+
 
 @contextlib.contextmanager
 def kept_in(log: Path) -> Iterator[None]:
     """Inside the block, file descriptors 1 and 2 are the log. What the user is to see needs a descriptor of its own."""
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    handle = files.append_only(log)
     saved = {fd: os.dup(fd) for fd in (1, 2)}
     try:
         _flush()

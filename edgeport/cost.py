@@ -72,6 +72,6 @@ def memory_access_bound(area: int, madds: int, groups: int = 1) -> float:
     return 2 * math.sqrt(area * madds * groups) + madds / area
 
 
-def tensor_bytes(shape: Sequence[int], dtype: str) -> int:
-    """0 where the type has no fixed size (strings)."""
-    return int(prod(shape) * DTYPE_BYTES.get(dtype, 0))
+def tensor_bytes(shape: Sequence[int], dtype: str) -> int | None:
+    """None where the type has no fixed size (strings), or one that is not known."""
+    return int(prod(shape) * DTYPE_BYTES[dtype]) if dtype in DTYPE_BYTES else None

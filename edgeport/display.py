@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from edgeport import cleaning
+
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -52,17 +54,17 @@ class Steps:
 
     def warned(self, text: str) -> None:
         with self._lock:
-            self._print(Text(f"warning: {text}", style="yellow"))
+            self._print(f"warning: {text}", "yellow")
 
     def _end(self, step: str, mark: str, note: str) -> None:
         with self._lock:
             began, _ = self._running.pop(step, (time.monotonic(), ""))
-            style = "red" if mark == "✗" else ""
             if self._verbose:
-                self._print(Text(f"{mark} {step:<22} {time.monotonic() - began:5.1f} s  {note}", style=style))
+                line = f"{mark} {cleaning.line(step):<22} {time.monotonic() - began:5.1f} s  {note}"
+                self._print(line, "red" if mark == "✗" else "")
 
-    def _print(self, text: Text) -> None:
-        self.console.print(text, soft_wrap=True)
+    def _print(self, text: str, style: str = "") -> None:
+        self.console.print(Text(cleaning.text(text), style=style), soft_wrap=True)
 
     def _rows(self) -> Table:
         table = Table.grid(padding=(0, 1))
@@ -71,7 +73,9 @@ class Steps:
             rows = list(self._running.items())
         for step, (began, note) in rows:
             spin = SPINNER[int(now * 8) % len(SPINNER)]
-            table.add_row(f"{spin} {step:<22}", f"{now - began:5.1f} s", note)
+            table.add_row(
+                *map(Text, (f"{spin} {cleaning.line(step):<22}", f"{now - began:5.1f} s", cleaning.line(note)))
+            )
         return table
 
 

@@ -9,6 +9,7 @@ more than one table with few changes needs: branches, downgrades and a folder of
 
 import contextlib
 import hashlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -339,10 +340,23 @@ def _check_file(path: Path, create: bool) -> None:
         raise UsageError(f"the history {path} is a folder; name a file")
     if path.is_file() and path.stat().st_size == 1:  # which SQLite takes for an empty file, and overwrites
         raise HistoryError(f"cannot open the history {path}: file is not a database{ELSE}")
+    if path.parent == files.data_folder() and (create or path.exists()):
+        files.private_folder(path.parent)
     if create:
         files.writable_folder(path.parent)
+        _make_private(path)
     elif not path.exists():
         raise UsageError(f"there is no history {path} yet; edgeport profile keeps its results there")
+
+
+def _make_private(path: Path) -> None:
+    """Makes an empty file where there is none, for the user alone; SQLite's files beside it are as it is."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
+    except OSError as e:
+        raise HistoryError(f"cannot make the history {path}: {files.reason(e)}; give another --database") from e
 
 
 def _engine(url: URL) -> Engine:

@@ -32,6 +32,11 @@ RUNTIMES = {
 RUNTIME_OF = {".tflite": "litert", ".onnx": "onnxruntime"}
 
 
+def runtime_of(path: Path) -> str:
+    """Which runtime runs a file, by its ending in any case. The ending is one of RUNTIME_OF's."""
+    return RUNTIME_OF[path.suffix.lower()]
+
+
 class Library(msgspec.Struct, frozen=True):
     """A runtime's shared library and the version of the distribution that it came in."""
 
@@ -49,7 +54,7 @@ def agent_archive() -> Path:
     """The agent as one runnable zip file, named by its content, in edgeport's cache."""
     data = _zip_agent()
     path = files.cache_folder("kit") / f"agent-{hashlib.sha256(data).hexdigest()[:16]}.pyz"
-    if not path.exists():
+    if not path.is_file() or path.read_bytes() != data:  # what is about to run is what its name says
         with files.whole_file(path) as beside:
             beside.write_bytes(data)
     return path

@@ -7,17 +7,21 @@ from typing import Any
 
 import msgspec
 
-from edgeport import attribution, files, formats, preflight, stats
+from edgeport import attribution, breakdown, files, formats, inputs, preflight, stats
 from edgeport.attribution import Row
-from edgeport.errors import DeviceError, UsageError
-from edgeport.formats import Graph
+from edgeport.cost import tensor_bytes
+from edgeport.errors import DeviceError
+from edgeport.formats import Graph, tflite_shapes
+from edgeport.inputs import Values
 from edgeport.progress import Progress
 from edgeport.records import Launch, OpProfile, Origin, Result, TensorInfo
 from edgeport.runner import Message, Runner
 
 # XNNPACK cuts each operator's time to whole microseconds (xnn_get_elapsed_time), which loses half of one on average.
 DELEGATE_CUT_US = 0.5
-OPEN_SIZE = 1  # what an input's open size is taken as, unless --input-shape says otherwise
+MOST_TIMES = 500_000  # of operators in a profile: ONNX Runtime's profiler stops writing at twice as many
+TRACE_TYPES = {"float": "float32", "double": "float64"}  # as ONNX Runtime's profiler calls what has another name
+UNTAKEN = "Failed to set custom allocation for output"  # what LiteRT writes of an output whose size only a run tells
 
 
 class Artifact(msgspec.Struct, frozen=True):
@@ -30,8 +34,8 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """How to measure. input_shapes: sizes by input name, for those that the file leaves open. cool_down: degrees
-    Celsius below which the device is to be before each launch.
+    """How to measure. input_shapes: sizes by input name, for those that the file leaves open. values: of some inputs.
+    cool_down: degrees Celsius below which the device is to be before each launch.
     """
 
     num_threads: int = 1
@@ -40,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True):
     launches: int = 4
     cores: tuple[int, ...] = ()
     input_shapes: dict[str, tuple[int, ...]] = {}
+    values: Values | None = None
     profile: bool = True
     cool_down: float | None = None
 
@@ -82,7 +87,9 @@ class _Session:
         place = "" if runner.device == "local" else f"{runner.device}: "
         self.step = f"{place}{artifact.path.name} {artifact.runtime}"
         self.graph = formats.read(artifact.path)
-        self.shapes = _shapes(self.graph, settings.input_shapes)
+        self.values = inputs.fitting(settings.values, self.graph) if settings.values else None
+        self.shapes = inputs.shapes(self.graph, settings.input_shapes, self.values)
+        self.takes_outputs = True
         self.launches: list[Launch] = []
         self.profile: OpProfile | None = None
         self.facts: dict[str, Any] = {}
@@ -93,6 +100,7 @@ class _Session:
         """One fresh process of plain runs."""
         if n == 0:
             self.progress.started(self.step)
+            self._warn_of_assumptions()
         self.progress.advanced(self.step, f"launch {n + 1} of {self.settings.launches}")
         messages = self._run("latency", [])
         samples, ready = messages["samples"], messages["ready"]
@@ -116,17 +124,37 @@ class _Session:
         with self.runner.transport.folder() as folder:
             message = self._run("ops", [f"--scratch={folder}"])["ops"]
             optimized = self._optimized(message["optimized_model"])
-        rows = [_row(r) for r in message["rows"] if r["us"] and r["source"] not in ("invoke", "between")]
         whole = {r["source"]: tuple(r["us"]) for r in message["rows"]}
-        graph = formats.read(self.artifact.path, {i.name: i.shape for i in self.inputs})
+        preempted = tuple(message.get("preempted", ()))
+        told = [r for r in message["rows"] if r["us"] and r["source"] not in ("invoke", "between")]
+        times = [row["us"] for row in told]
+        disturbed = stats.is_disturbed(whole["invoke"], whole["between"], preempted, times)
+        typical = stats.typical_runs(whole["invoke"], preempted)
+        rows = [_row(row, () if disturbed else typical) for row in told]
         self.profile = OpProfile(
             plain_ns=tuple(message["plain_ns"]),
             invoke_us=whole["invoke"],
             between_us=whole["between"],
-            ops=attribution.op_times(rows, graph, optimized),
+            ops=attribution.op_times(rows, self._resolved_graph(rows, optimized), optimized),
             before=message["before"],
             after=message["after"],
+            preempted=preempted,
+            disturbed=disturbed,
         )
+        if disturbed:
+            self.progress.warned(f"{self.step}: {breakdown.DISTURBED}")
+        if breakdown.is_too_short(self.profile):
+            self.progress.warned(f"{self.step}: {breakdown.TOO_SHORT}")
+
+    def _resolved_graph(self, rows: Sequence[Row], optimized: Graph | None) -> Graph:
+        """The file's graph with the shapes that its tensors had when it ran."""
+        path, known = self.artifact.path, {i.name: i.shape for i in self.inputs}
+        if self.graph.format == "onnx":
+            return formats.read(path, attribution.shapes_that_ran(rows, optimized) | known)
+        is_open = any(min(tensor.shape or (), default=1) < 0 for tensor in self.graph.tensors.values())
+        if is_open or not self.takes_outputs:
+            return formats.read(path, tflite_shapes.resolved(path, self.graph, known))
+        return self.graph
 
     def _optimized(self, source: str | None) -> Graph | None:
         """The graph that the runtime made of the file, where it leaves it on the device."""
@@ -160,21 +188,48 @@ class _Session:
             launches=tuple(self.launches),
             profile=self.profile,
             origin=origin,
+            assumed_shapes=self.shapes.assumed,
+            input_data=self.values.record() if self.values else None,
+            takes_outputs=self.takes_outputs,
         )
 
     def _run(self, command: str, options: Sequence[str]) -> dict[str, Message]:
         settings = self.settings
         common = [f"--num-threads={settings.num_threads}", f"--warmup-runs={settings.warmup_runs}"]
-        common += [f"--num-runs={settings.num_runs}"]
+        common += [f"--num-runs={self._runs(command)}"]
         common += [f"--cores={','.join(map(str, settings.cores))}"] if settings.cores else []
-        common += [f"--input-shape={n}={','.join(map(str, s))}" for n, s in self.shapes.items()]
-        artifact = self.artifact
+        common += [f"--input-shape={n}={','.join(map(str, s))}" for n, s in self.shapes.set.items()]
         if settings.cool_down is not None:
             preflight.cool_down(self.runner, settings.cool_down, self.progress)
+        with inputs.stored(self.values) as paths:
+            put = self.runner.transport.put
+            common += [f"--input-data={name}={put(path)}" for name, path in paths.items()]
+            return self._asked(command, [*common, *options])
+
+    def _asked(self, command: str, options: Sequence[str]) -> dict[str, Message]:
+        """Raises DeviceError, with what about the file may be why it does not run."""
+        artifact = self.artifact
         try:
-            return self.runner.run(command, artifact.runtime, artifact.path, [*common, *options], self._heard)
+            leaving = [] if self.takes_outputs else ["--leave-outputs"]
+            return self.runner.run(command, artifact.runtime, artifact.path, [*options, *leaving], self._heard)
         except DeviceError as e:
+            if self.takes_outputs and UNTAKEN in str(e):
+                self.takes_outputs = False
+                self.progress.warned(f"{self.step}: {inputs.OUTPUTS_LEFT}")
+                return self._asked(command, options)
             raise type(e)(f"{e}{self._hints()}") from e
+
+    def _runs(self, command: str) -> int:
+        """As many as were asked for; fewer with the profiler on, where a network has very many operators."""
+        most = max(1, MOST_TIMES // max(1, len(self.graph.nodes)))
+        return min(self.settings.num_runs, most) if command == "ops" else self.settings.num_runs
+
+    def _warn_of_assumptions(self) -> None:
+        if self.shapes.assumed:
+            self.progress.warned(
+                f"{self.step}: the model leaves sizes open, which nobody gave: it runs with "
+                f"{inputs.listed(self.shapes.assumed)}, which is assumed; give --input-shape or --input-data"
+            )
 
     def _hints(self) -> str:
         """What about the file may be why it does not run."""
@@ -184,14 +239,13 @@ class _Session:
             hints.append(
                 f"the model has custom operators, which {self.artifact.runtime} may not know: {', '.join(custom)}"
             )
-        guessed = {
-            n: s
-            for n, s in self.shapes.items()
-            if n not in self.settings.input_shapes and "" not in self.settings.input_shapes
-        }
-        if guessed:
-            shapes = ", ".join(f"{name}={','.join(map(str, shape))}" for name, shape in guessed.items())
-            hints.append(f"the model leaves sizes open, which were taken as {OPEN_SIZE}: {shapes}; give --input-shape")
+        if self.shapes.assumed:
+            shapes = inputs.listed(self.shapes.assumed)
+            hints.append(f"the model leaves sizes open, which were assumed: {shapes}; give --input-shape")
+        given = self.values.arrays if self.values else {}
+        filled = [i.name for i in self.graph.inputs if i.dtype in ("int32", "int64") and i.name not in given]
+        if filled:
+            hints.append(f"integers were filled in for {', '.join(filled)}; give real ones with --input-data FILE.npz")
         return "".join(f"\n  {hint}" for hint in hints)
 
     def _heard(self, message: Message) -> None:
@@ -208,27 +262,28 @@ def precision_of(graph: Graph) -> str:
     return "int8" if types & {"int8", "uint8"} or quantized else "fp32"
 
 
-def _shapes(graph: Graph, asked: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Shapes to set: those asked for, and open sizes filled in."""
-    names = {i.name for i in graph.inputs}
-    wrong = sorted(set(asked) - names - {""})
-    if wrong:
-        raise UsageError(f"--input-shape: the model has no input {wrong[0]!r}; it has {', '.join(sorted(names))}")
-    if "" in asked and len(graph.inputs) != 1:
-        raise UsageError(f"--input-shape: the model has several inputs; write {graph.inputs[0].name}=SIZES, once each")
-    shapes = {}
-    for info in graph.inputs:
-        given = asked.get(info.name) or asked.get("")
-        if given or min(info.shape, default=1) < 1:
-            shapes[info.name] = given or tuple(d if d > 0 else OPEN_SIZE for d in info.shape)
-    return shapes
-
-
-def _row(row: dict[str, Any]) -> Row:
+def _row(row: dict[str, Any], typical: Sequence[int]) -> Row:
+    """typical: the runs to take the mean of; none for that of its own quicker half, where all runs were disturbed."""
+    us = sum(row["us"][i] for i in typical) / len(typical) if typical else stats.quicker_half(row["us"])
     shapes = [tuple(shape) for output in row.get("outputs", []) for shape in output.values()]
-    us = sum(row["us"]) / len(row["us"])
     if row["source"] == "delegate" and us >= 1:
         us += DELEGATE_CUT_US
     return Row(
-        name=row["name"], source=row["source"], index=row["index"], us=us, op=row.get("op", ""), outputs=tuple(shapes)
+        name=row["name"],
+        source=row["source"],
+        index=row["index"],
+        us=us,
+        op=row.get("op", ""),
+        outputs=tuple(shapes),
+        runs_us=tuple(row["us"]),
+        moved_bytes=_moved_bytes(row),
     )
+
+
+def _moved_bytes(row: dict[str, Any]) -> int | None:
+    """Of what an operator read and wrote, where the profiler tells it: [{type: shape}, ...] of both."""
+    tensors = (*row.get("inputs", ()), *row.get("outputs", ()))
+    told = [pair for tensor in tensors for pair in tensor.items()]
+    sizes = [tensor_bytes(shape, TRACE_TYPES.get(dtype, dtype)) for dtype, shape in told]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if told and len(known) == len(sizes) else None

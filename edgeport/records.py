@@ -4,15 +4,27 @@ Schema history of the JSON forms:
     1  first version
     2  manifest: passes. inspect: layer_types are of layers with multiply-adds; other_types, modules and blocks beside
        them; a layer's products and channels one by one. profile: origin, and raw.profile's states before and
-       after
+       after; an operator's us is of the typical runs, its runs_us of all, and its madds and bytes are null where they
+       are unknown; raw.profile.preempted; assumed_shapes; input_data.
+       manifest: calibration's held_back, verification's held_back and pieces, an artifact's calibrated and renamed, an
+       int8 file's joins, float_joins and float_operators; top1_agreement may be null. All that came after the first
+       line has a default, so that what was written before it is read
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 SCHEMA = 2
 MIN_SQNR_DB = 10.0  # of an int8 file's outputs, unless another is asked for
+MOST_THREADS = 1024
+
+# What a file tells is held against these where it is read.
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]*\.(?i:onnx|tflite)\Z", max_length=255)]  # in its folder
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Threads = Annotated[int, msgspec.Meta(ge=1, le=MOST_THREADS)]
+Microseconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +71,10 @@ class PieceVerification(msgspec.Struct, frozen=True):
 
     piece: where it lies in the output, such as "[:, 0:4]", or the operator that made it; "" for a whole output. Errors
     and ratio as in Verification, relative to this piece's own values.
+
+    varying_db: as sqnr_db, of what differs from the piece's mean, which alone may be most of its values; None where
+    nothing differs, or both are equal. agreement: the share of equal elements of integers or booleans, which have no
+    ratio; None for floats.
     """
 
     output: str
@@ -66,6 +82,8 @@ class PieceVerification(msgspec.Struct, frozen=True):
     max_absolute_error: float
     max_relative_error: float
     sqnr_db: float | None
+    varying_db: float | None = None
+    agreement: float | None = None
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -73,16 +91,19 @@ class Verification(msgspec.Struct, frozen=True):
 
     held_back: no range and no choice was made by these samples.
 
-    max_relative_error: largest absolute difference over the largest absolute value of PyTorch's output.
-    sqnr_db: 10 log10(sum of squares of PyTorch's outputs / sum of squares of the differences); None if equal.
-    top1_agreement: share of samples in which the largest entry of the first output is the same one.
+    max_relative_error: largest absolute difference over the largest absolute value of PyTorch's output, or the
+    difference itself where that has nothing but zeros.
+    sqnr_db: 10 log10(sum of squares of PyTorch's outputs / sum of squares of the differences), of floats, at least
+    -120; None if equal.
+    top1_agreement: share of the rows along the last axis of the first output in which the largest entry is the same
+    one; None where that output is a map, several pieces, no floats, or has one entry a row.
     """
 
     samples: int
     max_absolute_error: float
     max_relative_error: float
     sqnr_db: float | None
-    top1_agreement: float
+    top1_agreement: float | None
     held_back: bool = False
     pieces: tuple[PieceVerification, ...] = ()
 
@@ -126,7 +147,7 @@ class Quantized(msgspec.Struct, frozen=True):
     shared ranges may cost, and by change of the constants, in the order of trying. changes: those made.
 
     joins: where ranges are shared. float_joins: operators that join and move pieces in float, since their ranges are
-    unlike.
+    unlike. float_operators: those that 256 equal steps cannot hold, such as masks and the statistics of a norm.
     """
 
     method: str
@@ -137,33 +158,38 @@ class Quantized(msgspec.Struct, frozen=True):
     layers: tuple[LayerNoise, ...]
     joins: tuple[JoinedRange, ...] = ()
     float_joins: tuple[str, ...] = ()
+    float_operators: tuple[str, ...] = ()
 
 
 class Artifact(msgspec.Struct, frozen=True):
     """One file of an export. verification: what it is judged by, on samples held back where there are enough.
 
-    quantized: of an int8 file. calibrated: its figures on the samples that its ranges were taken from.
+    quantized: of an int8 file. calibrated: its figures on the samples that its ranges were taken from, where others
+    were held back. An fp32 file, which has no ranges, is judged by all samples. renamed: the file's names of outputs
+    that could not keep the network's, by those: in ONNX no output is called as an input is.
     """
 
-    file: str
+    file: FileName
     format: str
     precision: str
-    sha256: str
-    size_bytes: int
+    sha256: Sha256
+    size_bytes: Count
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     verification: Verification
     opset: int | None = None
     quantized: Quantized | None = None
     calibrated: Verification | None = None
+    renamed: dict[str, str] = {}
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """The samples that int8 ranges and verification come from."""
+    """The samples that int8 ranges and verification come from. held_back: how many were for the verdict alone."""
 
     source: str
-    samples: int
-    sha256: str
+    samples: Count
+    sha256: Sha256
+    held_back: Count = 0
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -208,19 +234,22 @@ class Manifest(msgspec.Struct, frozen=True):
 class Launch(msgspec.Struct, frozen=True):
     """One fresh process of the agent that timed plain runs. Times in ns, snapshots as the agent read them."""
 
-    init_ns: int
-    first_ns: int
-    samples_ns: tuple[int, ...]
-    peak_bytes: int | None
+    init_ns: Count
+    first_ns: Count
+    samples_ns: tuple[Count, ...]
+    peak_bytes: Count | None
     before: dict[str, Any]
     after: dict[str, Any]
 
 
 class OpTime(msgspec.Struct, frozen=True, kw_only=True):
-    """One operator that the runtime ran. us: mean over the profiled runs.
+    """One operator that the runtime ran. us: mean over the typical runs (stats.typical_runs; but see OpProfile), with
+    what the profiler cuts off; runs_us: of each profiled run as the profiler told it, none in results that kept only
+    the mean.
 
     op: the runtime's own kind. class_: a class of the breakdown. module: the path of the PyTorch module, or the layer,
-    that it came from, "" for the network itself, None where it cannot be told. madds: multiply-adds that it computes.
+    that it came from, "" for the network itself, None where it cannot be told. madds: multiply-adds that it computes,
+    bytes: that it reads and writes, weights too; None where they are not known.
     """
 
     name: str
@@ -228,9 +257,10 @@ class OpTime(msgspec.Struct, frozen=True, kw_only=True):
     class_: str = msgspec.field(name="class")
     module: str | None
     shape: tuple[int, ...]
-    us: float
-    madds: int
-    bytes: int
+    us: Microseconds
+    madds: Count | None
+    bytes: Count | None
+    runs_us: tuple[Count, ...] = ()
 
 
 class OpProfile(msgspec.Struct, frozen=True):
@@ -238,14 +268,19 @@ class OpProfile(msgspec.Struct, frozen=True):
 
     between_us: what passes in them between one operator's end and the next one's start, one a run: the profiler writing
     its records, and dispatch. plain_ns: runs without the profiler in the same process, half before and half after.
+    preempted: how often in each run the system gave a core to another program, nothing where that was not told.
+    disturbed: all runs were so much longer for it (stats.is_disturbed) that an operator's us is the mean of the quicker
+    half of its own times.
     """
 
-    plain_ns: tuple[int, ...]
-    invoke_us: tuple[int, ...]
+    plain_ns: tuple[Count, ...]
+    invoke_us: tuple[Count, ...]
     between_us: tuple[int, ...]
     ops: tuple[OpTime, ...]
     before: dict[str, Any]
     after: dict[str, Any]
+    preempted: tuple[int, ...] = ()
+    disturbed: bool = False
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -267,25 +302,39 @@ class Origin(msgspec.Struct, frozen=True):
     commit: Commit | None = None
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One artifact measured with one runtime on one device."""
+class InputData(msgspec.Struct, frozen=True):
+    """The file that some inputs' values came from; the others were filled."""
 
-    model: str
     file: str
     sha256: str
-    size_bytes: int
+    inputs: tuple[str, ...]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One artifact measured with one runtime on one device. inputs: as they were run. assumed_shapes: by input, where
+    the file leaves sizes open and nobody said which to take. takes_outputs: False where the runtime took no buffers
+    for outputs whose sizes are known only when the network has run.
+    """
+
+    model: str
+    file: FileName
+    sha256: Sha256
+    size_bytes: Count
     device: str
     runtime: str
     runtime_version: str
     precision: str
-    num_threads: int
-    cores: tuple[int, ...]
-    warmup_runs: int
+    num_threads: Threads
+    cores: tuple[Count, ...]
+    warmup_runs: Count
     inputs: tuple[TensorInfo, ...]
     facts: dict[str, Any]
     launches: tuple[Launch, ...]
     profile: OpProfile | None = None
     origin: Origin | None = None
+    assumed_shapes: dict[str, tuple[int, ...]] = {}
+    input_data: InputData | None = None
+    takes_outputs: bool = True
 
 
 class Criteria(msgspec.Struct, frozen=True):
@@ -312,7 +361,7 @@ class TimedBlock(msgspec.Struct, frozen=True):
     position ran beside each other. before, after: what the agent read of the device.
     """
 
-    ns: dict[str, tuple[tuple[int, ...], ...]]
+    ns: dict[str, tuple[tuple[Count, ...], ...]]
     waited_ns: dict[str, tuple[tuple[int, ...], ...]]
     preempted: dict[str, tuple[tuple[int, ...], ...]]
     before: dict[str, Any]
@@ -331,9 +380,9 @@ class Accuracy(msgspec.Struct, frozen=True):
     """How many of the same labelled samples each side names rightly (top-1)."""
 
     source: str
-    samples: int
-    baseline_right: int
-    candidate_right: int
+    samples: Count
+    baseline_right: Count
+    candidate_right: Count
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

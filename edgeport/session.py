@@ -5,14 +5,15 @@ until there is a verdict or no time is left.
 import contextlib
 import random
 import time
-from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import msgspec
 
-from edgeport import compare, formats, interleave, measure, stats
+from edgeport import compare, formats, inputs, interleave, measure, stats
 from edgeport.compare import BASELINE, CANDIDATE, COPY
 from edgeport.errors import DeviceError
+from edgeport.formats import Graph
+from edgeport.inputs import Values
 from edgeport.measure import Artifact, Measurement
 from edgeport.progress import Progress, Silent
 from edgeport.records import Comparison, Criteria, Origin, Result, Session, TimedBlock
@@ -36,8 +37,8 @@ class Pair(msgspec.Struct, frozen=True):
 
 class Settings(msgspec.Struct, frozen=True):
     """How to compare. max_minutes: for both sessions of a pair together. cores: pinned to; the device's last ones,
-    one a thread, unless given. seconds: of timing a block. profile: for an explanation, in separate launches. origin:
-    kept with what is made.
+    one a thread, unless given. seconds: of timing a block. values: of some inputs. profile: for an explanation, in
+    separate launches. origin: kept with what is made.
     """
 
     criteria: Criteria = Criteria()
@@ -48,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True):
     seed: int = 0
     seconds: float = 1.0
     input_shapes: dict[str, tuple[int, ...]] = {}
+    values: Values | None = None
     profile: bool = True
     allow_emulated: bool = False
     spin_percent: float = 0.0
@@ -133,7 +135,8 @@ class _Comparing:
 
     def _measured(self, how: measure.Settings, cores: tuple[int, ...]) -> tuple[Result, Result]:
         threads, shapes = self.settings.num_threads, self.settings.input_shapes
-        own = msgspec.structs.replace(how, num_threads=threads, cores=cores, input_shapes=shapes)
+        values = self.settings.values
+        own = msgspec.structs.replace(how, num_threads=threads, cores=cores, input_shapes=shapes, values=values)
         measurement = Measurement([self.pair.baseline, self.pair.candidate], self.runner, own, Silent())
         measurement.run()
         before, after = measurement.results()
@@ -149,9 +152,22 @@ class _Comparing:
 
     def _decide(self, before: Result, after: Result) -> None:
         """Fills the sessions."""
-        options = {arm: _shape_options(self.pair.baseline.path, before) for arm in (BASELINE, COPY)}
         spin = [f"--spin-percent={self.settings.spin_percent}"] if self.settings.spin_percent else []
-        options[CANDIDATE] = [*_shape_options(self.pair.candidate.path, after), *spin]
+        with contextlib.ExitStack() as stack:
+            old = stack.enter_context(self._options(self.pair.baseline, before))
+            new = stack.enter_context(self._options(self.pair.candidate, after))
+            self._judge({BASELINE: old, COPY: old, CANDIDATE: [*new, *spin]})
+
+    @contextlib.contextmanager
+    def _options(self, artifact: Artifact, result: Result) -> Iterator[list[str]]:
+        """Of the agent, for this file: how it ran when it was measured by itself."""
+        graph, values = formats.read(artifact.path), self.settings.values
+        with inputs.stored(inputs.fitting(values, graph) if values else None) as paths:
+            data = [f"--input-data={name}={self.runner.transport.put(path)}" for name, path in paths.items()]
+            leaving = [] if result.takes_outputs else ["--leave-outputs"]
+            yield [*_shape_options(graph, result), *data, *leaving]
+
+    def _judge(self, options: dict[str, list[str]]) -> None:
         start, seeds = time.monotonic(), random.Random(self.settings.seed)
         seconds = self.settings.max_minutes * 60
         self._session(seeds.getrandbits(32), start + FIRST_SHARE * seconds, start + seconds, options)
@@ -207,9 +223,9 @@ def _timed(block: interleave.Block) -> TimedBlock:
     return TimedBlock(ns, waited, preempted, block.before, block.after)
 
 
-def _shape_options(path: Path, result: Result) -> list[str]:
+def _shape_options(graph: Graph, result: Result) -> list[str]:
     """For the inputs whose size the file leaves open, or that were asked for in another one."""
-    own = {info.name: info.shape for info in formats.read(path).inputs}
+    own = {info.name: info.shape for info in graph.inputs}
     other = [i for i in result.inputs if own.get(i.name) != i.shape]
     return [f"--input-shape={i.name}={','.join(map(str, i.shape))}" for i in other]
 

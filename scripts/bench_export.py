@@ -138,7 +138,7 @@ class File(msgspec.Struct, frozen=True):
     precision: str
     path: str
     size_bytes: int
-    top1_agreement: float
+    top1_agreement: float | None
     sqnr_db: float | None
 
 
@@ -550,7 +550,7 @@ def file_rows(report: Report) -> Rows:
     rows = [["network", "file", "tool", "MB", "top-1 as PyTorch", "SQNR dB"]]
     for f in report.files:
         sqnr = "equal" if f.sqnr_db is None else f"{f.sqnr_db:.1f}"
-        figures = [f"{f.size_bytes / 1e6:.2f}", f"{f.top1_agreement:.0%}", sqnr]
+        figures = [f"{f.size_bytes / 1e6:.2f}", "-" if f.top1_agreement is None else f"{f.top1_agreement:.0%}", sqnr]
         rows.append([f.network, f"{f.format} {f.precision}", f.maker, *figures])
     return rows
 

@@ -1,18 +1,20 @@
-"""Remake the photos that edgeport calibrates with when the user brings none.
+"""Remake the photos that edgeport calibrates with, and verifies on, when the user brings none.
 
 The photos ship inside the package, so they must be small and free of rights. scikit-image's wheel holds a few
-colour photos which it states to be CC0 or in the public domain; this takes those and no others, makes their
-shorter side 256 pixels and writes them as JPEG, with a LICENSES.md beside them.
+photos which it states to be CC0 or in the public domain, and SciPy's one; this takes those and no others, makes
+their shorter side 256 pixels and writes them as JPEG, with a LICENSES.md beside them.
 
 Usage:
 
     pip download --no-deps scikit-image==0.26.0
-    python scripts/make_calibration_photos.py scikit_image-0.26.0-*.whl
+    pip download --no-deps --python-version 3.9 --only-binary=:all: scipy==1.9.3    # the last ones with the photo
+    python scripts/make_calibration_photos.py scikit_image-0.26.0-*.whl scipy-1.9.3-*.whl
 
-The same Pillow and the same wheel give the same bytes.
+The same Pillow and the same wheels give the same bytes.
 """
 
 import argparse
+import bz2
 import io
 import zipfile
 from pathlib import Path
@@ -24,13 +26,19 @@ QUALITY = 88
 DESTINATION = Path(__file__).resolve().parents[1] / "edgeport" / "data" / "photos"
 # (file in skimage/data, what it shows, author and source, licence), by skimage/data/_fetchers.py. Left out:
 # motorcycle (no licence stated), ihc (a microscope slide, and only "no known copyright restrictions") and the
-# textures, which are grey.
+# textures, which are grey. No ranges are taken from camera and raccoon (edgeport/export/calibrate.py).
 PHOTOS = (
     (
         "astronaut.png",
         "the astronaut Eileen Collins",
         "NASA, Great Images database, <https://flic.kr/p/r9qvLn>",
         "no known copyright restrictions, released into the public domain",
+    ),
+    (
+        "camera.png",
+        "a photographer with a camera, in grey",
+        "Lav Varshney (the photographer)",
+        "CC0",
     ),
     (
         "chelsea.png",
@@ -63,11 +71,19 @@ PHOTOS = (
         "released in the public domain",
     ),
 )
+# The same of SciPy's photo, by scipy/misc/_common.py: bytes of the pixels, packed by bzip2.
+RACCOON = (
+    "raccoon.jpg",
+    "the face of a raccoon",
+    "`raccoon-procyon-lotor.jpg`, <http://www.public-domain-image.com>",
+    "public domain, as the site's name says of all that it holds",
+)
+RACCOON_FILE, RACCOON_SIZE = "scipy/misc/face.dat", (1024, 768)
 
 
-def shrink(data: bytes) -> bytes:
+def shrink(image: Image.Image) -> bytes:
     """Return the image as a JPEG whose shorter side is SHORT_SIDE, without metadata."""
-    image = Image.open(io.BytesIO(data)).convert("RGB")
+    image = image.convert("RGB")
     scale = SHORT_SIDE / min(image.size)
     small = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     out = io.BytesIO()
@@ -76,13 +92,15 @@ def shrink(data: bytes) -> bytes:
 
 
 def licences() -> str:
-    """Return LICENSES.md: the photos' rights as scikit-image states them."""
-    rows = [f"| {Path(name).stem}.jpg | {what} | {who} | {terms} |" for name, what, who, terms in PHOTOS]
+    """Return LICENSES.md: the photos' rights as scikit-image and SciPy state them."""
+    photos = sorted((*PHOTOS, RACCOON))
+    rows = [f"| {Path(name).stem}.jpg | {what} | {who} | {terms} |" for name, what, who, terms in photos]
     head = [
         "# Licences of the calibration photos",
         "",
-        "Each photo comes from the scikit-image wheel, scaled down by `scripts/make_calibration_photos.py`;",
-        "source and licence are as stated in scikit-image's `skimage/data/_fetchers.py`.",
+        "Each photo comes from the scikit-image wheel, raccoon.jpg from SciPy's, scaled down by",
+        "`scripts/make_calibration_photos.py`; source and licence are as stated in scikit-image's",
+        "`skimage/data/_fetchers.py` and SciPy's `scipy/misc/_common.py`.",
         "",
         "| file | what | author / source | licence |",
         "| --- | --- | --- | --- |",
@@ -90,17 +108,26 @@ def licences() -> str:
     return "\n".join([*head, *rows]) + "\n"
 
 
+def write(name: str, image: Image.Image) -> None:
+    """Write one photo into the package."""
+    target = DESTINATION / f"{Path(name).stem}.jpg"
+    target.write_bytes(shrink(image))
+    print(f"{target.name}: {target.stat().st_size} bytes")
+
+
 def main() -> None:
     """Write the photos and LICENSES.md into the package."""
     parser = argparse.ArgumentParser(description="Remake edgeport's default calibration photos.")
-    parser.add_argument("wheel", type=Path, help="path of a scikit-image wheel")
-    wheel = parser.parse_args().wheel
+    parser.add_argument("skimage", type=Path, help="path of a scikit-image wheel")
+    parser.add_argument("scipy", type=Path, help="path of a SciPy wheel before 1.10")
+    args = parser.parse_args()
     DESTINATION.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(args.skimage) as archive:
         for name, *_ in PHOTOS:
-            target = DESTINATION / f"{Path(name).stem}.jpg"
-            target.write_bytes(shrink(archive.read(f"skimage/data/{name}")))
-            print(f"{target.name}: {target.stat().st_size} bytes")
+            write(name, Image.open(io.BytesIO(archive.read(f"skimage/data/{name}"))))
+    with zipfile.ZipFile(args.scipy) as archive:
+        pixels = bz2.decompress(archive.read(RACCOON_FILE))
+        write(RACCOON[0], Image.frombytes("RGB", RACCOON_SIZE, pixels))
     (DESTINATION / "LICENSES.md").write_text(licences(), encoding="utf-8")
 
 

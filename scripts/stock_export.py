@@ -41,7 +41,7 @@ class Network:
 
     def calibration(self) -> NDArray[np.float32]:
         info = TensorInfo("x", tuple(self.sample.shape), "float32")
-        return calibrate.load(self.calibration_data, [info], self.preprocessing).arrays[0]
+        return calibrate.load(self.calibration_data, [info], self.preprocessing).fit_arrays()[0]
 
 
 def litert_torch(network: Network, folder: Path) -> None:

@@ -432,7 +432,7 @@ def _how_to_use(device: Device, folder: Path) -> str:
     """How to reach it, and the file that names it to edgeport."""
     ready, file = json.loads((folder / READY).read_text(encoding="utf-8")), f"emulated-{device.name}.toml"
     toml = (folder / "devices" / file).read_text(encoding="utf-8")
-    place = f"# devices/{file} in the folder that you run edgeport in, or the same in ~/.config/edgeport:"
+    place = f"# {file}; pass --devices {folder / 'devices'}, or copy it to ~/.config/edgeport/devices:"
     return f"{ready['try']}\n\n{place}\n{toml}"
 
 

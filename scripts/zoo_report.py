@@ -363,7 +363,7 @@ def agreement(measured: Sequence[Measured]) -> list[str]:
     rows = []
     for m in measured:
         found = [m.verification(format) for format in FORMATS]
-        cells = ((decibels(v), f"{v.top1_agreement:.0%}") for v in found)
+        cells = ((decibels(v), share(v.top1_agreement)) for v in found)
         rows.append((m.name, *(cell for pair in cells for cell in pair)))
     header = ["variant", *(f"{title} {what}" for title in FORMATS.values() for what in ("SQNR dB", "top-1"))]
     samples = distinct(str(m.verification("onnx").samples) for m in measured)
@@ -371,9 +371,9 @@ def agreement(measured: Sequence[Measured]) -> list[str]:
         "## int8 against PyTorch\n",
         paragraph(
             f"""Signal to quantisation noise of the outputs, and how often the largest one is the same, over the
-            {samples} calibration samples. With random weights this says that the conversion is sound, and little more:
-            an untrained network answers much the same to every photo, so that top-1 is kept easily, or lost everywhere
-            at once; and what a trained one computes has other ranges."""
+            {samples} samples that int8 is judged on. With random weights this says that the conversion is sound, and
+            little more: an untrained network answers much the same to every photo, so that top-1 is kept easily, or
+            lost everywhere at once; and what a trained one computes has other ranges."""
         ),
         table("int8 agreement", header, rows, range(1, len(header))),
     ]
@@ -381,6 +381,10 @@ def agreement(measured: Sequence[Measured]) -> list[str]:
 
 def decibels(verification: Verification) -> str:
     return "exact" if verification.sqnr_db is None else f"{verification.sqnr_db:.1f}"
+
+
+def share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
 
 
 def floats(measured: Sequence[Measured]) -> list[str]:

@@ -4,4 +4,4 @@ It runs on the device, so it uses nothing but the standard library of Python 3.8
 runtimes' C libraries are handed to it as files and driven by ctypes. It measures and reports; it does not judge.
 """
 
-PROTOCOL = 1
+PROTOCOL = 2

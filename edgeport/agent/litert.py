@@ -4,8 +4,11 @@ Constants and structures are those of LiteRT's C headers (litert_model.h, litert
 """
 
 import ctypes as C
+import struct
 from typing import Any, Dict, List, Tuple
 
+from . import telemetry
+from .flatbuffer import without_outputs
 from .messages import AgentError
 from .tensors import Tensor, with_shapes
 
@@ -77,11 +80,13 @@ class Session:
         shapes: Dict[str, List[int]],
         scratch: str = "",
         sleeps: bool = False,
+        leaves_outputs: bool = False,
         exact: bool = False,
     ) -> None:
         """scratch: not empty, it profiles, though its profiler writes no files.
 
-        sleeps: between runs it takes no processor time from others; XNNPACK's threads never do.
+        sleeps: between runs it takes no processor time from others; XNNPACK's threads never do. leaves_outputs: no
+        output is taken, since LiteRT takes no buffer for one whose size is known only when it has run.
 
         exact: int8 products are added to 32 bits, as its kernels do in any case.
         """
@@ -92,7 +97,7 @@ class Session:
         profiling = bool(scratch)
         self._free = DESTRUCTOR(self._libc.free)
         self._env = self._new("LiteRtCreateEnvironment", [C.c_int, P], 0, None)
-        self._model = self._new("LiteRtCreateModelFromFile", [P, C.c_char_p], self._env, model.encode())
+        self._model = self._loaded(model, leaves_outputs)
         options = self._new("LiteRtCreateOptions", [])
         self._call("LiteRtSetOptionsHardwareAccelerators", [P, C.c_int], options, CPU)
         self._add_options(
@@ -103,10 +108,10 @@ class Session:
         self._profiler = self._new("LiteRtCompiledModelGetProfiler", [P], self._compiled) if profiling else None
         self._signature = self._new("LiteRtGetModelSignature", [P, C.c_size_t], self._model, 0)
         declared = self._declared("Input")
-        self.inputs = with_shapes(declared, shapes)
+        self.inputs = with_shapes(declared, shapes, tells_open=False)
         for i, (before, after) in enumerate(zip(declared, self.inputs)):
             if before.shape != after.shape:
-                self._resize(i, after.shape)
+                self._resize(i, before, after.shape)
         self.outputs = self._allocated(self._declared("Output"))
         self._ins = self._buffers("Input", self.inputs)
         self._outs = self._buffers("Output", self.outputs)
@@ -125,31 +130,39 @@ class Session:
         if status:
             raise AgentError("run", f"LiteRtRunCompiledModel returned {status}")
 
-    def profiled_runs(self, runs: int) -> List[Dict[str, Any]]:
-        """Runs with the profiler on. [{name, source, index, us: [one a run]}] in execution order.
+    def profiled_runs(self, runs: int) -> Dict[str, List[Any]]:
+        """Runs with the profiler on. rows: [{name, source, index, us: [one a run]}] in execution order; preempted: how
+        often in each run the system gave a core to another program.
 
         The row of source "invoke" is the whole run; "between" is what passes between one operator's end and the next
         one's start: the profiler writing its records, and dispatch.
         """
         rows: Dict[Any, Dict[str, Any]] = {}
-        for _ in range(runs):
+        preempted = []
+        for run in range(runs):
             self._call("LiteRtResetProfiler", [P], self._profiler)
             self._call("LiteRtStartProfiler", [P], self._profiler)
+            switches = telemetry.involuntary_switches()
             self.run()
+            preempted.append(telemetry.involuntary_switches() - switches)
             self._call("LiteRtStopProfiler", [P], self._profiler)
-            spans = []
-            for position, event in enumerate(self._events()):
-                name = event.tag.decode(errors="replace")
-                source = _source(event.type, name)
-                if not source:
-                    continue
-                blank = {"name": name, "source": source, "index": event.meta1, "us": []}
-                rows.setdefault((position, name, source, event.meta1), blank)["us"].append(event.elapsed_us)
-                if source != "invoke":
-                    spans.append((event.start_us, event.elapsed_us))
-            blank = {"name": "between operators", "source": "between", "index": -1, "us": []}
-            rows.setdefault("between", blank)["us"].append(between_us(spans))
-        return list(rows.values())
+            self._add_times(rows, run, runs)
+            telemetry.step_aside(preempted[-1])
+        return {"rows": list(rows.values()), "preempted": preempted}
+
+    def _add_times(self, rows: Dict[Any, Dict[str, Any]], run: int, runs: int) -> None:
+        """Writes what the profiler told of one run of so many into the rows."""
+        spans = []
+        for position, event in enumerate(self._events()):
+            name = event.tag.decode(errors="replace")
+            source = _source(event.type, name)
+            if not source:
+                continue
+            key = (position, name, source, event.meta1)
+            _row(rows, key, name, source, event.meta1, runs)["us"][run] = event.elapsed_us
+            if source != "invoke":
+                spans.append((event.start_us, event.elapsed_us))
+        _row(rows, "between", "between operators", "between", -1, runs)["us"][run] = between_us(spans)
 
     def _events(self) -> Any:
         n = C.c_int()
@@ -169,6 +182,18 @@ class Session:
         out = P()
         self._call(name, [*argtypes, C.POINTER(P)], *args, C.byref(out))
         return out
+
+    def _loaded(self, model: str, leaves_outputs: bool) -> Any:
+        if not leaves_outputs:
+            return self._new("LiteRtCreateModelFromFile", [P, C.c_char_p], self._env, model.encode())
+        with open(model, "rb") as f:
+            data = bytearray(f.read())
+        try:
+            without_outputs(data)
+        except struct.error as e:
+            raise AgentError("runtime", f"{model} is no .tflite file, or is damaged: {e}") from e
+        self._bytes = (C.c_char * len(data)).from_buffer(data)  # which LiteRT goes on reading
+        return self._new("LiteRtCreateModelFromBuffer", [P, P, C.c_size_t], self._env, self._bytes, len(data))
 
     def _add_options(self, options: Any, identifier: bytes, toml: bytes) -> None:
         payload = self._libc.strdup(toml)  # LiteRT frees it
@@ -196,14 +221,20 @@ class Session:
         self._call("LiteRtGetRankedTensorType", [P, C.POINTER(RankedTensorType)], tensor, C.byref(ranked))
         return ranked
 
-    def _resize(self, i: int, shape: List[int]) -> None:
+    def _resize(self, i: int, declared: Tensor, shape: List[int]) -> None:
         dims = (C.c_int * len(shape))(*shape)
         name = "LiteRtCompiledModelResizeInputTensor"
         types = [P, C.c_size_t, C.c_size_t, C.POINTER(C.c_int), C.c_size_t]
-        self._call(name, types, self._compiled, 0, i, dims, len(shape))
+        try:
+            self._call(name, types, self._compiled, 0, i, dims, len(shape))
+        except AgentError as e:
+            text = f"input {declared.name!r} is {declared.shape} in the model; LiteRT refused {shape}, as asked for"
+            raise AgentError("shape", text) from e
 
     def _allocated(self, outputs: List[Tensor]) -> List[Tensor]:
         """The outputs with the shapes that they have once the inputs' are known."""
+        if not outputs:
+            return []
         layouts = (Layout * len(outputs))()
         types = [P, C.c_size_t, C.c_size_t, C.POINTER(Layout), C.c_bool]
         self._call("LiteRtGetCompiledModelOutputTensorLayouts", types, self._compiled, 0, len(outputs), layouts, True)
@@ -245,6 +276,11 @@ class Session:
         ins, outs = self._ins, self._outs
         self._run = lambda: function(self._compiled, 0, len(ins), ins, len(outs), outs)  # type: ignore[method-assign]
         return int(self._run())
+
+
+def _row(rows: Dict[Any, Dict[str, Any]], key: Any, name: str, source: str, index: int, runs: int) -> Dict[str, Any]:
+    """The row of this key, with a time of 0 for runs that do not have it."""
+    return rows.setdefault(key, {"name": name, "source": source, "index": index, "us": [0] * runs})
 
 
 def between_us(spans: List[Tuple[int, int]]) -> int:

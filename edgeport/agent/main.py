@@ -5,7 +5,6 @@ import contextlib
 import gc
 import json
 import os
-import resource
 import sys
 import time
 from typing import Any, Dict, List, Optional
@@ -66,12 +65,12 @@ def ops(args: argparse.Namespace) -> None:
     plain_ns = _timed(plain, max(1, args.num_runs // 2), "plain run")
     for _ in range(1 + args.warmup_runs):
         session.run()
-    rows = session.profiled_runs(args.num_runs)
+    profiled = session.profiled_runs(args.num_runs)
     plain.run()
     plain_ns += _timed(plain, max(1, args.num_runs // 2), "plain run")
     after = telemetry.snapshot()
     optimized = session.optimized_model() if isinstance(session, ort.Session) else None
-    emit("ops", rows=rows, plain_ns=plain_ns, optimized_model=optimized, before=before, after=after)
+    emit("ops", **profiled, plain_ns=plain_ns, optimized_model=optimized, before=before, after=after)
 
 
 def infer(args: argparse.Namespace) -> None:
@@ -136,12 +135,12 @@ def _open(args: argparse.Namespace, scratch: str = "", sleeps: bool = False) -> 
     with open(args.library, "rb") as f:  # an early, clear error; and the file is in the page cache for all launches
         f.read(4)
     start = time.perf_counter_ns()
+    settings = (args.num_threads, _shapes(args), scratch, sleeps, args.leave_outputs)
     exact = getattr(args, "exact_products", False)
-    session = RUNTIMES[args.runtime](args.library, args.model, args.num_threads, _shapes(args), scratch, sleeps, exact)
+    session = RUNTIMES[args.runtime](args.library, args.model, *settings, exact=exact)
     ready_ns = time.perf_counter_ns() - start
     if args.command != "infer":
-        for i, tensor in enumerate(session.inputs):
-            session.write(i, filler(tensor))
+        _fill(session, dict(text.rpartition("=")[::2] for text in args.input_data))
     emit(
         "ready",
         init_ns=ready_ns,
@@ -183,7 +182,7 @@ def _burst(session: Any, runs: int, slower_by: float) -> Dict[str, List[int]]:
     clock, cpu, waited, run = time.perf_counter_ns, time.thread_time_ns, telemetry.waited_ns, session.run
     gc.disable()
     for _ in range(runs):
-        switches, delay, used = _involuntary_switches(), waited(), cpu()
+        switches, delay, used = telemetry.involuntary_switches(), waited(), cpu()
         start = clock()
         run()
         end = clock()
@@ -193,15 +192,10 @@ def _burst(session: Any, runs: int, slower_by: float) -> Dict[str, List[int]]:
                 end = clock()
         used, delay = cpu() - used, waited() - delay
         made["ns"].append(end - start)
-        made["preempted"].append(_involuntary_switches() - switches)
+        made["preempted"].append(telemetry.involuntary_switches() - switches)
         made["waited_ns"].append(max(0, min(end - start - used, delay)))
     gc.enable()
     return made
-
-
-def _involuntary_switches() -> int:
-    """Of all threads (getrusage(2))."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _take_priority(nice: int) -> None:
@@ -245,6 +239,23 @@ def _pin_threads() -> None:
         os.sched_setaffinity(thread, {core})
 
 
+def _fill(session: Any, files: Dict[str, str]) -> None:
+    """Writes the inputs: from the file that is given for one, by its name, and with the filler else."""
+    unknown = set(files) - {tensor.name for tensor in session.inputs}
+    if unknown:
+        known = ", ".join(tensor.name for tensor in session.inputs)
+        raise AgentError("usage", f"the model has no input {sorted(unknown)[0]!r}; it has {known}")
+    for i, tensor in enumerate(session.inputs):
+        if tensor.name not in files:
+            session.write(i, filler(tensor))
+            continue
+        with open(files[tensor.name], "rb") as f:
+            data = f.read(tensor.nbytes + 1)
+        if len(data) != tensor.nbytes:
+            raise AgentError("usage", f"the data of input {tensor.name!r} are not its {tensor.nbytes} bytes")
+        session.write(i, data)
+
+
 def _shapes(args: argparse.Namespace) -> Dict[str, List[int]]:
     pairs = (text.rpartition("=") for text in args.input_shape)
     return {name: [int(size) for size in shape.split(",") if size] for name, _, shape in pairs}
@@ -278,6 +289,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--sensors", default="{}", help=SENSORS_HELP)
         sub.add_argument("--temporary", help="a folder for temporary files, of which ONNX Runtime leaves one")
         sub.add_argument("--input-shape", action="append", default=[], metavar="NAME=1,3,224,224")
+        sub.add_argument("--input-data", action="append", default=[], metavar="NAME=FILE", help="an input's bytes")
+        sub.add_argument("--leave-outputs", action="store_true", help="take no outputs of LiteRT")
         if function is serve:  # for trying out whether a slowdown is found
             sub.add_argument("--spin-percent", type=float, default=0.0, help=argparse.SUPPRESS)
         if function is infer:

@@ -9,6 +9,7 @@ import json
 import os
 from typing import Any, Dict, List, Tuple
 
+from . import telemetry
 from .messages import AgentError
 from .tensors import Tensor, with_shapes
 
@@ -88,11 +89,13 @@ class Session:
         shapes: Dict[str, List[int]],
         scratch: str = "",
         sleeps: bool = False,
+        leaves_outputs: bool = False,
         exact: bool = False,
     ) -> None:
         """scratch: a folder for what its profiler writes; "" leaves the profiler off.
 
         sleeps: between runs it takes no processor time from others, as it does by default for some 40 ms.
+        leaves_outputs is for LiteRT: ONNX Runtime makes its own buffers for outputs of any size.
 
         exact: int8 products are added to 32 bits by x86-64 processors without VNNI too, which is slower.
         """
@@ -139,19 +142,24 @@ class Session:
             "run", self._run(self._session, None, self._in_names, self._ins, n_in, self._out_names, n_out, self._outs)
         )
 
-    def profiled_runs(self, runs: int) -> List[Dict[str, Any]]:
-        """Runs with the profiler on, which ends the session. [{name, op, shapes, us: [...]}] in execution order.
+    def profiled_runs(self, runs: int) -> Dict[str, List[Any]]:
+        """Runs with the profiler on, which ends the session. rows: [{name, op, shapes, us: [one a run]}] in execution
+        order; preempted: how often in each run the system gave a core to another program.
 
         The session is profiled from its start, so only the last runs of the trace are taken: what came before was
         warm-up.
         """
+        preempted = []
         for _ in range(runs):
+            switches = telemetry.involuntary_switches()
             self.run()
+            preempted.append(telemetry.involuntary_switches() - switches)
+            telemetry.step_aside(preempted[-1])
         self._free_outputs()
         self._function("ReleaseSession", P, restype=None)(self._session)  # writes the profile
         path = next(os.path.join(self._folder, f) for f in os.listdir(self._folder) if f.startswith("profile"))
         with open(path, encoding="utf-8") as f:
-            return _rows(json.load(f), runs)
+            return {"rows": _rows(json.load(f), runs), "preempted": preempted}
 
     def optimized_model(self) -> str:
         """Where ONNX Runtime wrote the graph that it runs, which names what each profiled node was made of."""

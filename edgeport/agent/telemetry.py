@@ -4,7 +4,9 @@ import functools
 import glob
 import os
 import platform
+import random
 import re
+import resource
 import subprocess
 import time
 from typing import Any, Dict, List, Optional, Tuple
@@ -12,6 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from . import android
 
 SENSOR_SECONDS = 2.0
+PAUSE_SECONDS = 0.004  # at most; a turn of the scheduler takes a few milliseconds
 BUSY = 0.1  # of a core
 MOST_BUSY = 5  # so many are named
 _sensors: Dict[str, List[str]] = {}
@@ -92,6 +95,19 @@ def _schedstat() -> int:
         return os.open("/proc/self/schedstat", os.O_RDONLY)
     except OSError:
         return -1
+
+
+def involuntary_switches() -> int:
+    """How often the system has given a core of this process to another program, over all threads (getrusage(2))."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def step_aside(switches: int) -> None:
+    """After a run with involuntary switches, waits for a moment of random length: the next run then starts with a turn
+    of its own, and does not meet those of other programs at the same operators again and again.
+    """
+    if switches:
+        time.sleep(random.uniform(0, PAUSE_SECONDS))
 
 
 def peak_bytes() -> Optional[int]:

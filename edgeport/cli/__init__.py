@@ -1,6 +1,8 @@
 """The command line: the only code that prints results, and that ends the process."""
 
+import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -8,9 +10,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgeport import __version__, errors
+from edgeport import __version__, cleaning, errors
 from edgeport.cli import baseline, check, compare, devices, export, history, inspect, lists, profile
-from edgeport.cli.checks import complain, output_closed
+from edgeport.cli.checks import complain, output_closed, say
 from edgeport.errors import EdgeportError
 
 app = typer.Typer(
@@ -26,9 +28,23 @@ app = typer.Typer(
 CommandLineError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
+_ended_by: list[int] = []  # the signal that ends this process, if one does
+
+
 def main() -> NoReturn:
     """Runs the command line and exits: 0, or the exit code that the error means (README has the list)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup's processes are to outlive their terminal
+            signal.signal(number, _end_as_interrupted)
     sys.exit(run(sys.argv[1:]))
+
+
+def _end_as_interrupted(number: int, frame: object) -> NoReturn:
+    """Cleans up as Ctrl-C does. It is heard once: what comes while it cleans up would leave the rest."""
+    for other in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    _ended_by.append(number)
+    raise KeyboardInterrupt
 
 
 def run(argv: Sequence[str]) -> int:
@@ -50,25 +66,28 @@ def run(argv: Sequence[str]) -> int:
         complain(f"{e.filename or 'the system'}: {(e.strerror or str(e)).lower()}")
         return errors.EXIT_FAILURE
     except Exception:  # Python's own exit code, 1, would say that a network has become slower
-        traceback.print_exc()
+        sys.stderr.write(cleaning.text(traceback.format_exc()))
         complain("this is a mistake in edgeport, please report it")
         return errors.EXIT_FAILURE
     if code == errors.EXIT_INTERRUPTED:  # typer's own answer to Ctrl-C too
-        complain("interrupted; files already complete were kept, nothing else was written")
-        return _leave(code)
+        how = signal.Signals(_ended_by[0]).name if _ended_by else "interrupted"
+        with contextlib.suppress(OSError):  # a terminal that has gone takes no words
+            complain(f"{how}; files already complete were kept, nothing else was written")
+        return _leave(errors.EXIT_SIGNAL + _ended_by[0] if _ended_by else code)
     return code if isinstance(code, int) else 0
 
 
 def _leave(code: int) -> NoReturn:
     """Ends at once: a converter's thread may be deep in a library and need not be waited for."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"edgeport {__version__}")
+        say(f"edgeport {__version__}")
         raise typer.Exit
 
 

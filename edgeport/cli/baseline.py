@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from edgeport import catalog, display
+from edgeport.cli.checks import complain, say
 from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
+    DevicesFolder,
     InputShape,
     KeepHistory,
     MinSqnr,
@@ -30,9 +32,11 @@ from edgeport.cli.subjects import (
     find_place,
     how_exported,
     is_converted,
+    is_factory,
     open_runner,
     shapes_of,
 )
+from edgeport.errors import EdgeportError
 from edgeport.records import MIN_SQNR_DB
 
 app = typer.Typer(name="baseline", help="Keep what later states are held against (edgeport check).")
@@ -51,6 +55,7 @@ def save(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The baseline's folder; what it holds is kept.")],
     device: Devices = ["local"],  # noqa: B006
+    devices: DevicesFolder = None,
     runtime: Runtime = None,
     precision: Precision = "fp32,int8",
     num_threads: NumThreads = None,
@@ -72,12 +77,13 @@ def save(
     from edgeport import baseline, files
 
     files.writable_folder(output)
-    baseline.kept(output)
+    foreign = [e for e in baseline.kept(output) if is_factory(e.model) and e.model not in models]
+    is_own = not foreign or baseline.is_trusted(output)
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     made: list[Any] = []
     measured: list[Any] = []
     with display.steps(not quiet) as progress, recorded(measured, history, database) as started:
-        for place in [find_place(name) for name in dict.fromkeys(device)]:
+        for place in [find_place(name, devices) for name in dict.fromkeys(device)]:
             for model in dict.fromkeys(models):
                 artifacts, folder = find_artifacts(model, runtime, precision, how, place.target, progress)
                 shapes = shapes_of(input_shape, is_converted(model))
@@ -86,9 +92,21 @@ def save(
                 measured += results
                 made += [(_entry(model, how, folder, r), a.path) for r, a in zip(results, artifacts, strict=True)]
         baseline.save(output, made)
+    if is_own:
+        _note_as_own(output)
     for entry, _ in made:
-        typer.echo(f"{entry.result.file}  {entry.result.runtime} on {entry.result.device}  {entry.result.sha256[:16]}")
-    typer.echo(output / baseline.INDEX)
+        say(f"{entry.result.file}  {entry.result.runtime} on {entry.result.device}  {entry.result.sha256[:16]}")
+    say(output / baseline.INDEX)
+
+
+def _note_as_own(folder: Path) -> None:
+    """So that check runs the factories that it names, as it is and where it is."""
+    from edgeport import baseline
+
+    try:
+        baseline.trust_saved(folder)
+    except EdgeportError as e:
+        complain(f"warning: {e}; edgeport check will ask for --trust-baseline")
 
 
 def _measured(

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,15 @@ from edgeport import display
 from edgeport.cli.baseline import preprocessing_of
 from edgeport.cli.checks import complain, deliver, destination_file, one_of
 from edgeport.cli.history import recorded
-from edgeport.cli.options import Database, KeepHistory, Quiet, Strings, complete_device, complete_model
+from edgeport.cli.options import (
+    Database,
+    DevicesFolder,
+    KeepHistory,
+    Quiet,
+    Strings,
+    complete_device,
+    complete_model,
+)
 from edgeport.cli.subjects import (
     Alpha,
     Effect,
@@ -27,6 +36,7 @@ from edgeport.cli.subjects import (
     find_artifacts,
     find_place,
     is_converted,
+    is_factory,
     kind_of,
     open_runner,
     shapes_of,
@@ -46,6 +56,10 @@ def check(
         Strings,
         typer.Option(help="Where to run. Default: all of the baseline's. Repeatable.", autocompletion=complete_device),
     ] = [],  # noqa: B006
+    devices: DevicesFolder = None,
+    trust_baseline: Annotated[
+        bool, typer.Option("--trust-baseline", help="Run the factories that it names, whoever saved it.")
+    ] = False,
     tolerance: Tolerance = "2%",
     effect: Effect = None,
     alpha: Alpha = 0.005,
@@ -106,7 +120,9 @@ def check(
                 origin=started,
             )
             entries = store.select(store.load(baseline), models, device)
-            subjects = _subjects(entries, baseline, bool(models), progress)
+            if not trust_baseline and not store.is_trusted(baseline):
+                _refuse_foreign(entries, models)
+            subjects = _subjects(entries, baseline, bool(models), devices, progress)
             tasks = [(s, s.settings(settings, num_threads)) for s in subjects]
             for name in dict.fromkeys(s.place.name for s in subjects):
                 _compare([t for t in tasks if t[0].place.name == name], len(tasks), samples, made, progress)
@@ -144,17 +160,30 @@ def _compare(tasks: Sequence[tuple[Subject, Any]], total: int, samples: Any, mad
         )
 
 
-def _subjects(entries: Sequence[Any], folder: Path, named: bool, progress: Any) -> list[Subject]:
-    """Everything is exported before anything is measured."""
+def _refuse_foreign(entries: Sequence[Any], models: Sequence[str]) -> None:
+    """Raises UsageError for a factory that a baseline names and nobody else does: to make its network, it is run."""
+    entry = next((e for e in entries if is_factory(e.model) and e.model not in models), None)
+    if entry is None:
+        return
+    arguments = "".join(f" with {assignment}" for assignment in entry.options.assignments)
+    raise UsageError(
+        f"the baseline names the factory {entry.model}{arguments}, which would be run here, and it was not saved here "
+        f"by you as it is; name the factory ('edgeport check {shlex.quote(entry.model)} ...'), or pass --trust-baseline"
+    )
+
+
+def _subjects(entries: Sequence[Any], folder: Path, named: bool, devices: Path | None, progress: Any) -> list[Subject]:
+    """Everything is exported before anything is measured. devices: the folder of --devices."""
     from edgeport import baseline as store
 
     together: dict[bytes, list[Any]] = {}  # what one export makes
     for entry in entries:
         key = msgspec.json.encode((entry.model, entry.options, entry.result.device), order="sorted")
         together.setdefault(key, []).append(entry)
+    places = {name: find_place(name, devices) for name in dict.fromkeys(e.result.device for e in entries)}
     found = []
     for group in together.values():
-        place = find_place(group[0].result.device)
+        place = places[group[0].result.device]
         kept = [store.artifact(folder, entry) for entry in group]
         candidates, export = _now(group[0], kept, place, named, progress)
         preprocessing = preprocessing_of(export)

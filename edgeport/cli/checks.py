@@ -7,12 +7,27 @@ from pathlib import Path
 
 import typer
 
-from edgeport import errors
+from edgeport import catalog, cleaning, device_files, errors
 from edgeport.errors import UsageError
 
 
 def complain(text: str) -> None:
-    sys.stderr.write(f"edgeport: {text}\n")
+    sys.stderr.write(f"edgeport: {cleaning.text(text)}\n")
+
+
+def say(text: object, end: str = "\n") -> None:
+    """To standard output: the only way there, but for deliver()."""
+    typer.echo(f"{cleaning.text(str(text))}{end}", nl=False)
+
+
+def find_device(name: str, folder: Path | None) -> catalog.Device:
+    """A device by its name, with a word where its file is not the usual one. folder: that the user named by --devices.
+    Raises UsageError and DeviceError.
+    """
+    device = catalog.find_device(name, folder)
+    for note in device_files.notes(name, device_files.find(folder)):
+        complain(f"warning: {note}")
+    return device
 
 
 def listed(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -36,6 +51,8 @@ def destination_file(output: Path | None) -> Path | None:
         files.writable_folder(output.parent)
         if output.is_dir():
             raise UsageError(f"--output {output} is a folder; name a file")
+        if output.exists() and not output.is_file():
+            raise UsageError(f"--output {output} is no plain file and would be replaced by one; name another")
     return output
 
 
@@ -50,10 +67,10 @@ def deliver(text: str, destination: Path | None) -> None:
 
     if destination is None or not text:
         try:
-            typer.echo(text, nl=False)
+            say(text, end="")
             sys.stdout.flush()
         except BrokenPipeError:
             output_closed()
     else:
         files.write_text(destination, text)
-        typer.echo(destination)
+        say(destination)

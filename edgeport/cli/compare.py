@@ -14,6 +14,8 @@ from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
+    DevicesFolder,
+    InputData,
     InputShape,
     KeepHistory,
     MinSqnr,
@@ -56,6 +58,7 @@ def compare(
     ],
     candidate: Annotated[str, typer.Argument(metavar="B", help="The candidate, as A.", autocompletion=complete_model)],
     device: DeviceName = "local",
+    devices: DevicesFolder = None,
     runtime: Runtime = None,
     precision: Precision = "fp32,int8",
     num_threads: NumThreads = None,
@@ -72,6 +75,7 @@ def compare(
     set_: Set = [],  # noqa: B006
     weights: Weights = None,
     input_shape: InputShape = [],  # noqa: B006
+    input_data: InputData = None,
     target: Target = None,
     calibration_data: Calibration = None,
     min_sqnr_db: MinSqnr = MIN_SQNR_DB,
@@ -89,12 +93,14 @@ def compare(
     Example: edgeport compare old.tflite new.tflite --tolerance 1%
     """
     from edgeport import compare as rules
+    from edgeport import inputs
     from edgeport.reports import View, verdicts
 
     one_of("--format", format, verdicts.FORMATS)
     by = rules.criteria(share("--tolerance", tolerance), None if effect is None else share("--effect", effect), alpha)
     destination = destination_file(output)
-    place = find_place(device)
+    place = find_place(device, devices)
+    values = inputs.load(input_data) if input_data else None
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     made: list[Any] = []
     with display.steps(not quiet) as progress, recorded(made, history, database) as started:
@@ -110,6 +116,7 @@ def compare(
             nice=nice,
             seed=secrets.randbits(32) if seed is None else seed,
             input_shapes=shapes_of(input_shape, is_converted(baseline) and is_converted(candidate)),
+            values=values,
             profile=ops,
             allow_emulated=allow_emulated,
             origin=started,

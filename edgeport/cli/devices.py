@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeport import catalog, display
-from edgeport.cli.checks import complain, one_of
-from edgeport.cli.options import Quiet, Wait, Wheels, complete_device
-from edgeport.errors import EXIT_FAILURE, EdgeportError, UsageError
+from edgeport import catalog, cleaning, device_files, display
+from edgeport.cli.checks import complain, find_device, one_of, say
+from edgeport.cli.options import DevicesFolder, Quiet, Strings, Wait, Wheels, complete_device
+from edgeport.errors import EXIT_FAILURE, DeviceError, EdgeportError, UsageError
 
 app = typer.Typer(rich_markup_mode=None, help="List, add, check and set up the devices to measure on.")
 Name = Annotated[str, typer.Argument(help="A device (edgeport devices).", autocompletion=complete_device)]
@@ -20,7 +20,7 @@ HEAD = ("description", "transport", "target")  # written in any case
 
 
 @app.callback(invoke_without_command=True)
-def devices(context: typer.Context, format: Format = "table") -> None:
+def devices_(context: typer.Context, format: Format = "table", devices: DevicesFolder = None) -> None:
     """List the devices that can be measured on.
 
     Example: edgeport devices --format json
@@ -29,32 +29,65 @@ def devices(context: typer.Context, format: Format = "table") -> None:
         return
     one_of("--format", format, ("table", "json"))
     found, wrong = [], []
-    for name in catalog.device_names():
+    for name in catalog.device_names(devices):
         try:
-            found.append(catalog.find_device(name))
+            found.append(catalog.find_device(name, devices))
         except EdgeportError as e:
             wrong.append(str(e))
     if format == "json":
         import msgspec
 
-        typer.echo(json.dumps([msgspec.to_builtins(d) for d in found], indent=1))
+        say(cleaning.as_json(msgspec.to_builtins(found)), end="")
     else:
         for device in found:
             where = f"{device.address}{f':{device.port}' if device.port else ''}"
-            typer.echo(f"{device.name:<12} {device.transport:<6} {where:<24} {device.description}".rstrip())
+            row = f"{device.name:<12} {device.transport:<6} {where:<24} {device.description}"
+            say(cleaning.line(row.rstrip()))
     for text in wrong:
         complain(text)
+    for name, path in device_files.find(devices).untrusted.items():
+        complain(f"warning: {path} is not used: {device_files.how_to_trust(name)}")
 
 
 @app.command()
-def show(name: Name) -> None:
-    """Print a device's file, and where it lies.
+def show(name: Name, devices: DevicesFolder = None) -> None:
+    """Print a device's file, what it names beside it, and where they lie; also of one that is not trusted.
 
     Example: edgeport devices show rpi4
     """
-    catalog.find_device(name)
-    path = catalog.device_file(name)
-    typer.echo(f"# {path}\n{path.read_text(encoding='utf-8').rstrip()}")
+    found = device_files.find(devices)
+    if name not in found.untrusted:
+        find_device(name, devices)
+    if name in found.counted:
+        _print_files(found.counted[name], "")
+    if name in found.untrusted:
+        _print_files(found.untrusted[name], " (not trusted, not used)")
+
+
+@app.command()
+def trust(
+    names: Annotated[Strings, typer.Argument(metavar="NAME...", help="Devices of ./devices.")],
+    revoke: Annotated[bool, typer.Option("--revoke", help="Trust them no longer.")] = False,
+) -> None:
+    """Use devices of the current folder's ./devices from now on, as long as their files stay as they are. Prints them.
+
+    Their files may name commands and an ssh_config, which are run: read them first (edgeport devices show NAME).
+
+    Example: edgeport devices trust board
+    """
+    from edgeport import trust as store
+
+    for name in names:
+        path = device_files.HERE / f"{name}.toml"
+        if not NAME.fullmatch(name) or not path.is_file():
+            raise UsageError(f"there is no device {name!r} in {device_files.HERE}{_others_here()}")
+        if revoke:
+            store.distrust(path)
+        else:
+            catalog.read_device(path)  # what is no device is not to be trusted
+            _print_files(path, "")
+            store.trust(path, device_files.fingerprint(path))
+        say(f"{path} {'is no longer trusted' if revoke else 'is trusted as it is now'}")
 
 
 @app.command()
@@ -70,6 +103,7 @@ def add(
     python: Annotated[str, typer.Option(help="Its Python interpreter.")] = "",
     here: Annotated[bool, typer.Option("--here", help="Write ./devices/NAME.toml, for this folder alone.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a device of that name.")] = False,
+    devices: DevicesFolder = None,
 ) -> None:
     """Add a device of your own: a file in your configuration, which takes the place of any other of that name.
 
@@ -78,6 +112,7 @@ def add(
     import msgspec
 
     from edgeport import files
+    from edgeport import trust as store
 
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot be a device's name; use letters, digits, - and _")
@@ -86,18 +121,22 @@ def add(
     config = str(ssh_config.resolve()) if ssh_config else ""
     given = {"address": address, "port": port, "ssh_config": config, "workdir": workdir, "python": python}
     changes = {key: value for key, value in given.items() if value}
-    device = msgspec.structs.replace(catalog.find_device(like), name=name, **changes)
-    path = (Path("devices") if here else catalog.own_devices_folder()) / f"{name}.toml"
+    device = msgspec.structs.replace(find_device(like, devices), name=name, **changes)
+    path = (device_files.HERE if here else device_files.own_folder()) / f"{name}.toml"
     if path.exists() and not force:
         raise UsageError(f"{path} exists; pass --force to replace it")
     files.writable_folder(path.parent)
     files.write_text(path, _toml(device))
-    typer.echo(path)
-    typer.echo(f"next: edgeport devices check {name}")
+    if here:
+        store.trust(path, device_files.fingerprint(path))
+    say(path)
+    say(f"next: edgeport devices check {name}")
 
 
 @app.command()
-def check(name: Name, format: Format = "table", wait: Wait = 0.0, wheels: Wheels = None) -> None:
+def check(
+    name: Name, format: Format = "table", wait: Wait = 0.0, wheels: Wheels = None, devices: DevicesFolder = None
+) -> None:
     """Prove step by step that a device can be measured on. Exits with 3 where a step fails.
 
     Example: edgeport devices check rpi4
@@ -106,22 +145,24 @@ def check(name: Name, format: Format = "table", wait: Wait = 0.0, wheels: Wheels
     from edgeport.sessions import Access
 
     one_of("--format", format, ("table", "json"))
-    device, steps = catalog.find_device(name), []
+    device, steps = find_device(name, devices), []
     for step in checkup.check(device, Access(wait, wheels)):
         steps.append(step)
         if format == "table":
-            typer.echo(f"{step.status}  {step.name:<12} {step.text}".rstrip())
+            say(f"{step.status}  {step.name:<12} {step.text}".rstrip())
     failed = any(step.status == checkup.FAIL for step in steps)
     if format == "json":
         import msgspec
 
-        typer.echo(json.dumps({"device": name, "ok": not failed, "steps": msgspec.to_builtins(steps)}, indent=1))
+        say(cleaning.as_json({"device": name, "ok": not failed, "steps": msgspec.to_builtins(steps)}), end="")
     if failed:
         raise typer.Exit(EXIT_FAILURE)
 
 
 @app.command()
-def setup(name: Name, wait: Wait = 0.0, wheels: Wheels = None, quiet: Quiet = False) -> None:
+def setup(
+    name: Name, wait: Wait = 0.0, wheels: Wheels = None, quiet: Quiet = False, devices: DevicesFolder = None
+) -> None:
     """Push what edgeport needs on a device: its agent and the runtimes, some 40 MB, once.
 
     profile does so by itself when it first runs.
@@ -131,14 +172,14 @@ def setup(name: Name, wait: Wait = 0.0, wheels: Wheels = None, quiet: Quiet = Fa
     from edgeport import kit
     from edgeport.sessions import Access, open_runner, push_kit
 
-    device = catalog.find_device(name)
+    device = find_device(name, devices)
     with display.steps(not quiet) as progress, open_runner(device, Access(wait, wheels), progress) as runner:
         pushed = push_kit(runner, list(kit.RUNTIMES), progress)
-    typer.echo(f"{name} is ready; {pushed / 1e6:.1f} MB were pushed")
+    say(f"{name} is ready; {pushed / 1e6:.1f} MB were pushed")
 
 
 @app.command()
-def remove(name: Name, wait: Wait = 0.0) -> None:
+def remove(name: Name, wait: Wait = 0.0, devices: DevicesFolder = None) -> None:
     """Remove all that edgeport keeps on a device. Its file stays: delete that by hand.
 
     Example: edgeport devices remove rpi4
@@ -146,9 +187,28 @@ def remove(name: Name, wait: Wait = 0.0) -> None:
     from edgeport.progress import Silent
     from edgeport.sessions import Access, clean
 
-    device = catalog.find_device(name)
+    device = find_device(name, devices)
     where = clean(device, Access(wait), Silent())
-    typer.echo(f"{name}: {f'removed from {where}' if where else 'edgeport keeps nothing there'}")
+    say(f"{name}: {f'removed from {where}' if where else 'edgeport keeps nothing there'}")
+
+
+def _print_files(path: Path, remark: str) -> None:
+    """A device's file, then those that it names, as far as they are text."""
+    from edgeport import files
+
+    try:
+        say(f"# {path}{remark}\n{files.content(path, device_files.MOST_BYTES).decode(errors='replace').rstrip()}")
+        for named in device_files.files_beside(path):
+            if named.is_file() and named.stat().st_size <= device_files.MOST_BYTES:
+                say(f"\n# {named}\n{files.content(named).decode(errors='replace').rstrip()}")
+    except OSError as e:
+        raise DeviceError(f"{path}: {files.reason(e)}") from e
+
+
+def _others_here() -> str:
+    """The devices that ./devices has, for an error."""
+    there = ", ".join(sorted(path.stem for path in device_files.HERE.glob("*.toml")))
+    return f"; it has {there}" if there else " of this folder, and no other; go to the folder that has them"
 
 
 def _toml(device: catalog.Device) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeport import catalog, display, targets
-from edgeport.cli.checks import listed, one_of
+from edgeport.cli.checks import listed, one_of, say
 from edgeport.cli.options import (
     CALIBRATION_METHODS,
     Calibration,
@@ -87,13 +87,13 @@ def export(
 
             speedups = speedup.find(manifest, folder, local_runner(), progress)
     for artifact in manifest.artifacts:
-        typer.echo(f"{folder / artifact.file}  {artifact.size_bytes / 1e6:.2f} MB")
-    typer.echo(folder / MANIFEST)
+        say(f"{folder / artifact.file}  {artifact.size_bytes / 1e6:.2f} MB")
+    say(folder / MANIFEST)
     if explain:
         from edgeport.reports import View, explanation
 
         text = explanation.render(manifest, View(width=display.width(sys.stdout)), speedups)
-        typer.echo(f"\n{text}", nl=False)
+        say(f"\n{text}", end="")
 
 
 def make_request(

@@ -14,11 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from edgeport import display, errors
-from edgeport.cli.checks import complain, deliver, destination_file, one_of
+from edgeport.cli.checks import complain, deliver, destination_file, one_of, say
 from edgeport.cli.options import Database, Strings, complete_device, complete_format
 from edgeport.errors import EdgeportError, UsageError
 
 FILE = "history.db"
+MOST_BYTES = 1_000_000_000  # of a file of results
 LISTED = 20  # rows in a terminal, unless told otherwise
 UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 # What a continuous integration says it builds, where git has only a commit checked out: GitHub (of a pull request, of
@@ -151,7 +152,7 @@ def plot(
     drawn = trend.render(found, format, over)
     with files.whole_file(output) as beside:
         beside.write_bytes(drawn)
-    typer.echo(output)
+    say(output)
 
 
 @app.command()
@@ -201,11 +202,21 @@ def add(
     """
     from edgeport.reports import as_json
 
-    found = [result for path in results for result in as_json.read(path.read_bytes(), str(path))]
+    found = [result for path in results for result in as_json.read(_content(path), str(path))]
     history = _open(database, create=True)
     new = history.add(found)
     there = f"; {len(found) - len(new)} were there already" if len(new) < len(found) else ""
-    typer.echo(f"added {len(new)} results to {history.name}{there}")
+    say(f"added {len(new)} results to {history.name}{there}")
+
+
+def _content(path: Path) -> bytes:
+    """Raises ResultFileError where there is no plain file to read."""
+    from edgeport import files
+
+    try:
+        return files.content(path, MOST_BYTES)
+    except OSError as e:
+        raise errors.ResultFileError(f"{path}: {files.reason(e)}; give a file that --format json wrote") from e
 
 
 @app.command()
@@ -289,7 +300,7 @@ def _put_aside(records: Sequence[Any]) -> str:
         path = folder / time.strftime(f"edgeport-results-%Y%m%d-%H%M%S-{os.getpid()}.json")
         try:
             files.writable_folder(folder)
-            files.write_text(path, text)
+            files.write_text(path, text, private=True)
         except (EdgeportError, OSError):
             continue  # the next one
         return f"\n  the results are in {path}; add them with: edgeport history add {path}"

@@ -4,11 +4,10 @@ import sys
 import textwrap
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
-from edgeport import catalog, display
-from edgeport.cli.checks import one_of
+from edgeport import catalog, cleaning, display
+from edgeport.cli.checks import one_of, say
 
 UNBROKEN = "\N{NO-BREAK SPACE}"
 
@@ -23,7 +22,7 @@ def models(
     one_of("--format", format, ("table", "json"))
     records = [_model(name) for name in catalog.model_names()]
     if format == "json":
-        typer.echo(msgspec.json.format(msgspec.json.encode(records), indent=1).decode())
+        say(cleaning.as_json(records), end="")
         return
     for record in records:
         rows = {
@@ -32,9 +31,9 @@ def models(
             "input": _shape(record["input_shape"]),
             "variants": ", ".join(_said(v, record["input_shape"]) for v in record["variants"]),
         }
-        typer.echo(record["name"])
+        say(record["name"])
         for key, text in rows.items():
-            typer.echo(_wrapped(key, text))
+            say(_wrapped(key, text))
 
 
 def _model(name: str) -> dict[str, Any]:

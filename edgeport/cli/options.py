@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgeport import catalog, targets
+from edgeport import catalog, device_files, targets
 
 Strings = list[str]
 CALIBRATION_METHODS = ("auto", "min-max", "percentile", "mse")  # edgeport.export.ranges has them
@@ -16,6 +16,7 @@ def complete_model(incomplete: str) -> list[str]:
 
 
 def complete_device(incomplete: str) -> list[str]:
+    """Those that count without --devices, which the shell does not tell."""
     return [name for name in catalog.device_names() if name.startswith(incomplete)]
 
 
@@ -49,6 +50,14 @@ InputShape = Annotated[
         "--input-shape",
         metavar="SIZES",
         help="1,3,160,160, once an input in their order; 1,16:int64 for another type. For a file: NAME=SIZES.",
+    ),
+]
+InputData = Annotated[
+    Path | None,
+    typer.Option(
+        "--input-data",
+        metavar="FILE.npz",
+        help="Values to run with, an array an input, by its name. Default: fractions, indices of 0, masks of 1.",
     ),
 ]
 Calibration = Annotated[
@@ -89,6 +98,15 @@ KeepHistory = Annotated[
     bool, typer.Option("--history/--no-history", help="Keep the results in the history (edgeport history).")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors, but no progress.")]
+DevicesFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--devices",
+        envvar=device_files.FOLDER,
+        metavar="DIR",
+        help="A folder of files of devices that you trust. Default: ./devices, as far as you have trusted it.",
+    ),
+]
 Wait = Annotated[float, typer.Option(min=0, help="Wait so long where another one is measuring.", metavar="SECONDS")]
 Wheels = Annotated[
     Path | None,

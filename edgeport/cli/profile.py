@@ -7,12 +7,14 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from edgeport import catalog, display
-from edgeport.cli.checks import deliver, destination_file, one_of
+from edgeport import display
+from edgeport.cli.checks import deliver, destination_file, find_device, one_of
 from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
     Database,
+    DevicesFolder,
+    InputData,
     InputShape,
     KeepHistory,
     MinSqnr,
@@ -48,6 +50,7 @@ def profile(
         ),
     ],
     device: Devices = ["local"],  # noqa: B006
+    devices: DevicesFolder = None,
     runtime: Runtime = None,
     precision: Precision = "fp32,int8",
     num_threads: NumThreads = None,
@@ -79,6 +82,7 @@ def profile(
     set_: Set = [],  # noqa: B006
     weights: Weights = None,
     input_shape: InputShape = [],  # noqa: B006
+    input_data: InputData = None,
     target: Target = None,
     calibration_data: Calibration = None,
     min_sqnr_db: MinSqnr = MIN_SQNR_DB,
@@ -92,7 +96,7 @@ def profile(
 
     Example: edgeport profile shufflenet_v2 --device rpi4 --device local --precision int8
     """
-    from edgeport import reports
+    from edgeport import inputs, reports
     from edgeport.fleet import Conditions, Fleet, Job
     from edgeport.measure import Settings
     from edgeport.reports import View
@@ -100,7 +104,7 @@ def profile(
 
     reports.check(format)
     one_of("--by", by, ("class", "op", "module"))
-    places = [catalog.find_device(name) for name in dict.fromkeys(device)]
+    places = [find_device(name, devices) for name in dict.fromkeys(device)]
     destination = destination_file(output)
     conditions = Conditions(Access(wait, wheels), pin, allow_unstable)
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
@@ -109,6 +113,7 @@ def profile(
         warmup_runs=warmup_runs,
         launches=launches,
         input_shapes=shapes_of(input_shape, is_converted(model)),
+        values=inputs.load(input_data) if input_data else None,
         profile=ops,
         cool_down=cool_down,
     )

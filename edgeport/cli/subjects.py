@@ -9,11 +9,11 @@ import msgspec
 import typer
 
 from edgeport import catalog
-from edgeport.cli.checks import listed, one_of
+from edgeport.cli.checks import find_device, listed, one_of
 from edgeport.cli.export import make_request
 from edgeport.cli.options import complete_device
 from edgeport.errors import UsageError
-from edgeport.records import ExportOptions
+from edgeport.records import MOST_THREADS, ExportOptions
 
 Tolerance = Annotated[str, typer.Option(help="The slowdown that is no regression: 2% or 0.02.", metavar="SHARE")]
 Effect = Annotated[
@@ -26,7 +26,7 @@ Alpha = Annotated[
 MaxMinutes = Annotated[float, typer.Option(min=0.05, max=1e4, help="For each comparison; its verdict may need less.")]
 Precision = Annotated[str, typer.Option(help="Which precisions of a model.", metavar="fp32,int8")]
 Runtime = Annotated[str | None, typer.Option(help="Default: all that run the model.", metavar="litert|onnxruntime")]
-NumThreads = Annotated[int | None, typer.Option(min=1, help="Default: the device's.")]
+NumThreads = Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="Default: the device's.")]
 Seed = Annotated[int | None, typer.Option(help="Of the order in which the processes take turns. Default: another one.")]
 Nice = Annotated[int, typer.Option(min=-20, max=19, help="Priority of the timed processes; below 0 may need root.")]
 Emulated = Annotated[bool, typer.Option("--allow-emulated", help="Judge the times of an emulated device, too.")]
@@ -48,9 +48,9 @@ def share(flag: str, text: str) -> float:
     return found
 
 
-def find_place(device: str) -> catalog.Device:
-    """Raises UsageError for a device whose runner is none that can serve two files by turns."""
-    place = catalog.find_device(device)
+def find_place(device: str, folder: Path | None = None) -> catalog.Device:
+    """Raises UsageError for a device whose runner is none that can serve two files by turns. folder: of --devices."""
+    place = find_device(device, folder)
     if place.runner != "agent":
         raise UsageError(
             f"device {device!r} runs {place.runner}, which cannot time two files by turns; it takes the agent"
@@ -69,6 +69,11 @@ def open_runner(place: catalog.Device, progress: Any) -> Iterator[Any]:
 
 def is_converted(model: str) -> bool:
     return Path(model).is_dir() or catalog.is_artifact(model)
+
+
+def is_factory(model: str) -> bool:
+    """Whether it names Python of somebody's, which is run to make the network."""
+    return not is_converted(model) and ":" in model
 
 
 def how_exported(
@@ -113,22 +118,22 @@ def find_artifacts(
 def _artifacts(path: Path, runtime: str | None, precisions: Sequence[str]) -> list[Any]:
     """The files to measure: one, or those of an export's folder that run with the runtime at these precisions."""
     from edgeport import formats
-    from edgeport.export.manifest import read_manifest
-    from edgeport.kit import RUNTIME_OF, RUNTIMES
+    from edgeport.export.manifest import read_manifest, whole_artifact
+    from edgeport.kit import RUNTIMES, runtime_of
     from edgeport.measure import Artifact, precision_of
 
     if runtime is not None:
         one_of("--runtime", runtime, tuple(RUNTIMES))
     if not path.is_dir():
-        own = RUNTIME_OF[path.suffix.lower()]
+        own = runtime_of(path)
         if runtime not in (None, own):
             raise UsageError(f"{path} runs with {own}, not {runtime}")
         return [Artifact(path, path.stem, own, precision_of(formats.read(path)))]
     manifest = read_manifest(path)
     found = [
-        Artifact(path / a.file, manifest.model.name, RUNTIME_OF[Path(a.file).suffix], a.precision)
+        Artifact(whole_artifact(path, a), manifest.model.name, runtime_of(Path(a.file)), a.precision)
         for a in manifest.artifacts
-        if a.precision in precisions and runtime in (None, RUNTIME_OF[Path(a.file).suffix])
+        if a.precision in precisions and runtime in (None, runtime_of(Path(a.file)))
     ]
     if not found:
         there = ", ".join(a.file for a in manifest.artifacts)

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,12 +14,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from torch.utils import _pytree
 
 from edgeport import chatter, files, formats, graph, targets
 from edgeport.catalog import Factory
 from edgeport.errors import EdgeportError, ExportError, ModelFileError
-from edgeport.export import cache, calibrate, capture, pieces, verify
+from edgeport.export import acceptance, blame, cache, calibrate, capture, fitness, pieces, uses, verify
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
@@ -43,8 +41,7 @@ from edgeport.runner import Runner
 LOG = "export.log"
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "int8")
-FP32_RELATIVE_ERROR = 1e-3
-LONGEST_REASON = 200
+FEW_SAMPLES = 32  # with more, better ranges come from other things than more data
 DISTRIBUTIONS = (
     *("edgeport", "torch", "onnx", "onnxscript", "onnxruntime"),
     *("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "numpy"),
@@ -133,16 +130,24 @@ class _Session:
         request, step = self.request, "capture"
         self.progress.started(step)
         network = capture.make_network(request.factory, request.arguments, request.weights)
-        inputs = capture.example_inputs(request.factory, request.input_shapes)
+        capture.check_finite(network)
+        inputs = capture.example_inputs(request.factory, request.input_shapes, network)
         passes = None if request.optimize else graph.REQUIRED
         self.captured: Captured = capture.capture(network, inputs, passes)
         self.pieces = pieces.of_outputs(self.captured.plain)
+        self.parts = _parts(self.captured, self.pieces)
         # a network may know better than its file what it was trained with
         self.preprocessing = getattr(network, "PREPROCESSING", request.factory.preprocessing)
+        infos = _tensor_infos(self.captured)
         self.samples: Samples = calibrate.load(
-            request.calibration_data, _tensor_infos(self.captured), self.preprocessing
+            request.calibration_data, infos, self.preprocessing, lambda: uses.draws_for(self.captured.plain, infos)
         )
+        if self.samples.is_drawn:
+            examples = tuple(torch.from_numpy(array[0].copy()) for array in self.samples.arrays)
+            self.captured = msgspec.structs.replace(self.captured, inputs=examples)
         self.progress.finished(step, f"{self.captured.parameters:,} parameters{_images(self.preprocessing)}")
+        if self.captured.warning:
+            self.progress.warned(self.captured.warning)
         if request.weights is None and self.captured.parameters:
             self.progress.warned("the weights are random; give --weights FILE for a network that has learnt something")
         if self.samples.warning and "int8" in request.precisions:
@@ -196,24 +201,26 @@ class _Session:
             optimize=request.optimize,
             method=request.calibration_method,
             max_layers_float=request.max_layers_float,
+            groups=self.samples.fit_groups,
         )
         try:
-            job.store(self.samples.arrays, [output.labels for output in self.pieces])
+            job.store(self.samples.fit_arrays(), [output.labels for output in self.pieces])
         except OSError as e:
             raise ExportError(f"cannot write to {self.folder}: {files.reason(e)}") from e
         return job
 
     def _collect(self, converter: Converter, job: Job, runner: Runner) -> None:
-        expected = [f"{converter.format} {precision}" for precision in self.request.precisions]
-        pending = list(job.precisions) if "fp32" in job.precisions else ["fp32", *job.precisions]
+        """Takes each file as it comes. No int8 is taken, nor made, of an fp32 file that is not right."""
+        asked = self.request.precisions
+        pending = list(asked) if "fp32" in asked else ["fp32", *asked]
         step = f"{converter.format} {pending[0]}"
         try:
             self.progress.started(step)
             for converted in converter.convert(job):
                 step = f"{converter.format} {converted.precision}"
-                if step in expected:
-                    self._accept(step, converted, runner)
                 pending.remove(converted.precision)
+                if not self._accept(step, converted, runner):
+                    break
                 if pending:
                     step = f"{converter.format} {pending[0]}"
                     self.progress.started(step)
@@ -223,23 +230,64 @@ class _Session:
             self._fail(step, str(e))
         except OSError as e:
             self._fail(step, files.reason(e))
+        if "int8" in pending and step == f"{converter.format} fp32":
+            self._fail(f"{converter.format} int8", f"not made, because the {step} file that it comes from failed")
 
-    def _accept(self, step: str, converted: Converted, runner: Runner) -> None:
-        """Verifies a converted file; notes it, or why it is not accepted."""
+    def _accept(self, step: str, converted: Converted, runner: Runner) -> bool:
+        """Verifies a converted file; notes it if it was asked for, or why it is not accepted."""
         path, precision = converted.path, converted.precision
         self.progress.advanced(step, "verifying")
         exact = targets.needs_exact_products(self.request.target)
         outputs = verify.run_artifact(runner, path, self.samples.arrays, exact)
-        verification = verify.compare(self._reference, outputs)
-        bad = _objection(verification, converted, self.request)
+        verification, calibrated = self._verified(outputs, precision)
+        bad = acceptance.objection(verification, precision, converted.quantized, self._asked())
+        bad = bad or (acceptance.not_finite(calibrated) if calibrated else None)
         if bad:
             self._fail(step, bad)
-            return
-        found = formats.read(path)
-        artifact = Artifact(
-            file=f"{self.request.name}.{precision}{path.suffix}",
+            return False
+        if precision in self.request.precisions:
+            artifact = self._artifact(converted, verification, calibrated)
+            self.made.append((path, artifact))
+            for name, given in artifact.renamed.items():
+                self.progress.warned(f"output {name!r} is {given!r} in {artifact.file}, where an input has its name")
+        self.progress.finished(step, acceptance.figures(verification, precision))
+        lost = acceptance.lost(verification) if precision == "int8" else ""
+        if lost:
+            self.progress.warned(f"{step}: {lost}")
+        return True
+
+    def _asked(self) -> acceptance.Asked:
+        request = self.request
+        return acceptance.Asked(
+            min_sqnr_db=request.min_sqnr_db,
+            has_weights=request.weights is not None or not self.captured.parameters,
+            has_data=request.calibration_data is not None and self.samples.count >= FEW_SAMPLES,
+            method=request.calibration_method,
+            max_layers_float=request.max_layers_float,
+        )
+
+    def _verified(self, outputs: verify.Outputs, precision: str) -> tuple[Verification, Verification | None]:
+        """What a file is judged by, and how it does on the samples that its ranges are from, if those are others.
+
+        No range of an fp32 file is from any sample: it is judged by all.
+        """
+        samples, everything = self.samples, list(range(self.samples.count))
+        if precision == "fp32":
+            return self._compared(outputs, everything, True), None
+        if not samples.held:
+            return self._compared(outputs, everything, False), None
+        return self._compared(outputs, samples.verdict, True), self._compared(outputs, samples.fit, False)
+
+    def _compared(self, outputs: verify.Outputs, chosen: list[int], held_back: bool) -> Verification:
+        reference, found = ([output[chosen] for output in side] for side in (self._reference, outputs))
+        return verify.compare(reference, found, self.parts, held_back)
+
+    def _artifact(self, converted: Converted, verification: Verification, calibrated: Verification | None) -> Artifact:
+        path, found = converted.path, formats.read(converted.path)
+        return Artifact(
+            file=f"{self.request.name}.{converted.precision}{path.suffix}",
             format=found.format,
-            precision=precision,
+            precision=converted.precision,
             sha256=files.sha256(path),
             size_bytes=path.stat().st_size,
             inputs=found.inputs,
@@ -247,23 +295,19 @@ class _Session:
             verification=verification,
             opset=found.opset,
             quantized=converted.quantized,
+            renamed=_renamed(self.captured.output_names, found.outputs),
+            calibrated=calibrated,
         )
-        self.made.append((path, artifact))
-        self.progress.finished(step, _figures(verification))
 
     def _fail(self, step: str, why: str | ConverterError) -> None:
         self.progress.failed(step)
         self.failures.append((step, why))
 
-    def _explained(self, failure: ConverterError) -> str:
-        """The converter's own words, after the operator and the module that they are about."""
-        nodes = _nodes_named(self.captured, "\n".join(failure.causes))
-        text = str(failure).strip().partition("\n")[0][:LONGEST_REASON]
-        if not nodes:
-            return f"the converter failed: {text} (its log: {self.log})"
-        where = sorted({capture.module_path(n) or "(the network itself)" for n in nodes})
-        operators = ", ".join(sorted({str(n.target) for n in nodes}))
-        return f"operator {operators} in module {', '.join(where)} cannot be converted: {text} (its log: {self.log})"
+    def _explained(self, step: str, failure: ConverterError) -> str:
+        """What cannot be converted and where it stands, why, and what to do."""
+        others = [f for f in self.request.formats if not step.startswith(f)]
+        text = "\n".join(failure.causes)
+        return blame.explained(self.captured, text, failure.suspects, others, self.log)
 
     def _run_network(self) -> verify.Outputs:
         """PyTorch's outputs for the samples, float64, one array (samples, ...) an output."""
@@ -273,10 +317,22 @@ class _Session:
             with torch.no_grad():
                 for sample in zip(*self.samples.arrays, strict=True):
                     made = self.captured.network(*(torch.from_numpy(a.copy()) for a in sample))  # it may write to them
-                    rows.append([t.to(torch.float64).numpy() for t in _pytree.tree_leaves(made)])
+                    rows.append([t.to(torch.float64).numpy() for t in fitness.tensors_of(made)])
+        except Exception as e:  # a network's forward raises anything, for numbers that it does not take
+            raise ExportError(
+                f"the network does not take the samples ({self.samples.source}): {type(e).__name__}: "
+                f"{str(e).partition(chr(10))[0]}; give --calibration-data that it takes"
+            ) from e
         finally:
             torch.set_num_threads(threads)
-        return [np.stack(output) for output in zip(*rows, strict=True)]
+        outputs = [np.stack(output) for output in zip(*rows, strict=True)]
+        for name, output in zip(self.captured.output_names, outputs, strict=True):
+            if output.size and not np.isfinite(output).any():
+                raise ExportError(
+                    f"PyTorch's own output {name!r} has no finite number for any sample ({self.samples.source}), so "
+                    "no file can be verified; give --calibration-data that the network takes, or mend the network"
+                )
+        return outputs
 
     def _write(self) -> Manifest:
         order = {(f, p): i for i, (f, p) in enumerate((f, p) for f in FORMATS for p in PRECISIONS)}
@@ -290,7 +346,7 @@ class _Session:
         if self.failures:
             written = ", ".join(a.file for _, a in self.made) or "nothing"
             # explained only now: it traces the network, which two threads cannot do at once
-            told = [f"{s}: {self._explained(w) if isinstance(w, ConverterError) else w}" for s, w in self.failures]
+            told = [f"{s}: {self._explained(s, w) if isinstance(w, ConverterError) else w}" for s, w in self.failures]
             raise ExportError("\n".join([*sorted(told), f"written to {self.folder}: {written}"]))
         return manifest
 
@@ -367,48 +423,21 @@ def _tensor_infos(captured: Captured) -> list[TensorInfo]:
     return [TensorInfo(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in pairs]
 
 
-def _objection(verification: Verification, converted: Converted, request: Request) -> str | None:
-    sqnr, error = verification.sqnr_db, verification.max_relative_error
-    if not np.isfinite(error):
-        return "its outputs are not finite where PyTorch's are"
-    if converted.precision == "fp32" and error > FP32_RELATIVE_ERROR:
-        return f"its outputs differ from PyTorch's by {error:.1e} of their largest, more than {FP32_RELATIVE_ERROR:.0e}"
-    if converted.precision == "int8" and sqnr is not None and sqnr < request.min_sqnr_db:
-        layers = converted.quantized.layers if converted.quantized else ()
-        first = next((layer for layer in layers if layer.sqnr_db < request.min_sqnr_db), None)
-        lost = f", from {first.module or first.name} on" if first else ""
-        weights = "" if request.weights else "--weights (an untrained network's values may come to nothing), "
-        return (
-            f"int8 loses too much{lost}: signal-to-noise ratio {sqnr:.1f} dB, below {request.min_sqnr_db:g} dB; give "
-            f"{weights}--calibration-data that is like what the network will see, or lower --min-sqnr-db"
-        )
-    return None
+def _renamed(names: Sequence[str], outputs: Sequence[TensorInfo]) -> dict[str, str]:
+    """Names of outputs in a file by the network's, where they differ."""
+    return {name: output.name for name, output in zip(names, outputs, strict=True) if output.name != name}
 
 
-def _figures(verification: Verification) -> str:
-    sqnr = "equal" if verification.sqnr_db is None else f"SQNR {verification.sqnr_db:.1f} dB"
-    error = f"max error {verification.max_absolute_error:.2g} ({verification.max_relative_error:.1e} relative)"
-    return f"{error}, {sqnr}, top-1 {verification.top1_agreement:.0%} of {verification.samples}"
-
-
-def _nodes_named(captured: Captured, text: str) -> Sequence[torch.fx.Node]:
-    """Operators of the network whose names stand in a converter's error; of its decomposed form if none does."""
-    found = _mentioned(captured.graph.graph, text)
-    if not found:
-        with contextlib.suppress(Exception):  # an explanation only; the converter's text is shown in any case
-            program = torch.export.export(captured.graph, captured.inputs).run_decompositions()
-            found = _mentioned(program.graph, text)
-    return found
-
-
-def _mentioned(graph: torch.fx.Graph, text: str) -> list[torch.fx.Node]:
-    text = re.sub(r"\bprims\b|\btorch\.ops\.aten\b", "aten", text.replace("::", "."))
-    found = []
-    for node in graph.nodes:
-        name = str(node.target).rpartition(".")[0] if node.op == "call_function" else ""
-        if name.count(".") >= 1 and re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text):
-            found.append(node)
-    return found
+def _parts(captured: Captured, found: Sequence[pieces.Pieces]) -> list[verify.Part]:
+    """What is judged by itself: each piece of each output."""
+    results = captured.plain.graph.output_node().args[0]
+    assert isinstance(results, (tuple, list))
+    parts = []
+    for number, (name, output, node) in enumerate(zip(captured.output_names, found, results, strict=True)):
+        is_float = node.meta["val"].dtype.is_floating_point
+        labels = output.labels if len(output.names) > 1 else None
+        parts += [verify.Part(number, name, piece, labels, i, is_float) for i, piece in enumerate(output.names)]
+    return parts
 
 
 @functools.cache

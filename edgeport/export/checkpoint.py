@@ -51,7 +51,18 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"--weights {path} holds a {type(state).__name__}{keys}, not a state dict of tensors; save it with "
             "torch.save(network.state_dict(), FILE)"
         )
+    strange = [str(key) for key, value in state.items() if not _is_plain(value)]
+    if strange:
+        raise ExportError(
+            f"--weights {path} holds tensors without data or of a special layout: {_some(strange)}; save it with "
+            "torch.save(network.state_dict(), FILE) once the network's weights are loaded"
+        )
     return {str(key): value for key, value in state.items()}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it has its numbers, one by one."""
+    return tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_quantized
 
 
 def _unwrapped(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

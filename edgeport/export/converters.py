@@ -4,7 +4,7 @@ import copy
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,18 +13,21 @@ import torch
 
 from edgeport import graph, targets
 from edgeport.errors import ExportError, causes
-from edgeport.export import capture
+from edgeport.export import capture, crash
 from edgeport.export.capture import Captured
-from edgeport.export.job import Converted, Job
+from edgeport.export.job import SAMPLES, Converted, Job
+from edgeport.export.lowering import Lowering, UnsupportedError, unknown_nodes
 from edgeport.records import Quantized, Rewrite
 
 
 class ConverterError(ExportError):
-    """causes: the converter's error and those behind it, the root last."""
+    """causes: the converter's error and those behind it, the root last. suspects: the operators one of which it may be
+    about, where its text names none.
+    """
 
-    def __init__(self, causes: list[str]) -> None:
+    def __init__(self, causes: list[str], suspects: Sequence[torch.fx.Node] = ()) -> None:
         super().__init__(causes[-1])
-        self.causes = causes
+        self.causes, self.suspects = causes, tuple(suspects)
 
 
 class Converter(Protocol):
@@ -94,7 +97,10 @@ class Tflite:
     def convert(self, job: Job) -> Iterator[Converted]:
         if not self._lower(job):
             torch.export.save(self._program, job.graph)
-            self.passes = msgspec.json.decode(self._work("convert", job), type=tuple[Rewrite, ...])
+            try:
+                self.passes = msgspec.json.decode(self._work("convert", job), type=tuple[Rewrite, ...])
+            except ConverterError as e:
+                raise ConverterError(e.causes, unknown_nodes(self._graph)) from e
         yield Converted("fp32", job.folder / "fp32.tflite")
         if "int8" in job.precisions:
             quantized = msgspec.json.decode(self._work("quantize", job), type=Quantized)
@@ -107,8 +113,6 @@ class Tflite:
 
     def _lower(self, job: Job) -> bool:
         """Whether edgeport's own lowering knew every operator; the log says which one it did not."""
-        from edgeport.export.lowering import Lowering, UnsupportedError
-
         try:
             gm = copy.deepcopy(self._graph)  # the passes for TFLite are not for others
             passes = graph.run_passes(gm, ("tflite",), only=None if job.optimize else ())
@@ -139,6 +143,15 @@ class Tflite:
         self._workers.append(worker)
         said, _ = worker.communicate()
         if worker.returncode:
-            ended = f"its process ended with exit code {worker.returncode}; the log is {self._log}"
-            raise ConverterError(msgspec.json.decode(said) if said else [ended])
+            raise ConverterError(msgspec.json.decode(said) if said else [_ending(worker.returncode, job)])
         return said
+
+
+def _ending(code: int, job: Job) -> str:
+    """How a worker ended that said nothing; after a crash, at which operator of the file that it ran last."""
+    if not crash.is_crash(code):
+        return crash.told(code)
+    files = [job.folder / f"{precision}.tflite" for precision in ("int8", "fp32")]
+    ran = next((path for path in files if path.is_file()), None)
+    culprit = crash.operator(ran, job.folder / SAMPLES) if ran else None
+    return f"{crash.told(code)} at {culprit}" if culprit else crash.told(code)

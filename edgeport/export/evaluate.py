@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edgeport import formats
 from edgeport.errors import UsageError
+from edgeport.export import decode
 from edgeport.export.calibrate import SUFFIXES, preprocess
 from edgeport.export.verify import run_artifact
 from edgeport.records import Preprocessing, TensorInfo
@@ -70,7 +70,7 @@ def _folder(folder: Path) -> Labelled:
         (path, int(c.name) if numbered else n)
         for n, c in enumerate(classes)
         for path in sorted(c.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in SUFFIXES and path.is_file()
     ]
     if not pairs:
         raise UsageError(f"--eval-data {folder}: no folder in it holds images ({', '.join(SUFFIXES)})")
@@ -79,8 +79,9 @@ def _folder(folder: Path) -> Labelled:
 
 def _npz(path: Path) -> Labelled:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
+        found = decode.arrays(path)
+    except decode.TooLargeError as e:
+        raise UsageError(f"--eval-data {path} is refused: {e}; save it without compression") from e
     except Exception as e:  # zip, zlib and NumPy each have their own for a file that is something else, or damaged
         raise UsageError(f"--eval-data {path} is not an .npz of plain arrays ({e})") from e
     labels = found.pop(LABELS, None)
@@ -113,7 +114,9 @@ def _image(path: Path, data: Labelled, inputs: tuple[TensorInfo, ...], preproces
     last = shape[1] != 3
     height, width = shape[1:3] if last else shape[2:4]
     try:
-        array = preprocess(Image.open(path), preprocessing, (height, width))
+        array = preprocess(decode.image(path), preprocessing, (height, width))
+    except decode.TooLargeError as e:
+        raise UsageError(f"--eval-data: {path} is refused: {e}; remove it") from e
     except Exception as e:  # Pillow's decoders raise SyntaxError, ValueError and more for damaged files
         raise UsageError(f"--eval-data: {path} cannot be read as an image; remove it") from e
     return array.transpose(1, 2, 0)[None] if last and inputs[0].layout != "NHWC" else array[None]

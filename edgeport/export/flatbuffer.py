@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 SCHEMA_VERSION = 3
 SIGNATURE = "serving_default"
+# Of operators that are written in a form which the first version did not have.
+VERSIONS = {"TRANSPOSE_CONV": 3}  # with a bias
 TENSOR_TYPES = {
     "float32": schema.TensorType.FLOAT32,
     "int32": schema.TensorType.INT32,
@@ -96,7 +98,7 @@ class Builder:
             code = schema.OperatorCodeT()
             code.builtinCode = getattr(schema.BuiltinOperator, kind)
             code.deprecatedBuiltinCode = min(code.builtinCode, 127)  # the schema's own rule for old readers
-            code.version = 1
+            code.version = VERSIONS.get(kind, 1)
             self.model.operatorCodes.append(code)
             self._codes[kind] = len(self.model.operatorCodes) - 1
         return self._codes[kind]

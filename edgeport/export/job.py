@@ -54,6 +54,11 @@ class Job(msgspec.Struct, frozen=True):
         return dict(zip(self.output_names, _arrays(self.folder / PIECES), strict=True))
 
 
+def channels_last(samples: Array) -> Array:
+    """(samples, *shape) of one input as .tflite files take it."""
+    return np.ascontiguousarray(samples.transpose(0, 1, 3, 4, 2) if samples.ndim == 5 else samples)
+
+
 def _arrays(path: Path) -> list[Array]:
     with np.load(path) as archive:
         return [archive[name] for name in archive.files]

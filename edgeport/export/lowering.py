@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from torch.fx import GraphModule, Node
 
 from edgeport.export import layout
-from edgeport.export.capture import module_path
 from edgeport.export.flatbuffer import Builder
 from edgeport.export.layout import NHWC, Order
 from edgeport.formats.names import operator_name
-from edgeport.graph._nodes import argument, fixed_shape, pair
+from edgeport.graph._nodes import argument, fixed_shape, module_path, pair
 from edgeport.graph._state import get_state
 
 aten = torch.ops.aten
@@ -32,6 +31,11 @@ DTYPES = {torch.float32: "float32", torch.int32: "int32", torch.int64: "int32", 
 
 class UnsupportedError(Exception):
     """The graph holds something that is not known here; the text says what."""
+
+
+def unknown_nodes(gm: GraphModule) -> list[Node]:
+    """The operators of a graph that no rule is for."""
+    return [node for node in gm.graph.nodes if node.op == "call_function" and node.target not in RULES]
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -118,9 +122,12 @@ class Lowering:
             return Value(self.constant(as_array(state).transpose(order), str(node.target)), order)
         return self.moved(node, value, order)
 
-    def moved(self, node: Node, value: Value, order: Order) -> Value:
-        """The value transposed; reshaped, which costs nothing, where only axes of size 1 change places."""
-        shape = shape_of(node)
+    def moved(self, node: Node, value: Value, order: Order, shape: Sequence[int] = ()) -> Value:
+        """The value transposed; reshaped, which costs nothing, where only axes of size 1 change places.
+
+        shape: PyTorch's, where it is not yet the node's.
+        """
+        shape = shape or shape_of(node)
         real = [[axis for axis in o if shape[axis] != 1] for o in (value.order, order)]
         if real[0] == real[1]:
             return self.emit(node, "RESHAPE", [value.tensor, self.sizes(layout.in_memory(shape, order))], shape, order)
@@ -151,6 +158,7 @@ class Lowering:
 
 
 def shape_of(node: Node) -> tuple[int, ...]:
+    """PyTorch's. Raises UnsupportedError."""
     shape = fixed_shape(node.meta.get("val"))
     if shape is None:
         raise UnsupportedError(f"{node.name}, whose shape is not fixed")
@@ -166,8 +174,16 @@ def dtype_of(node: Node) -> str:
 
 
 def as_array(state: torch.Tensor) -> NDArray[Any]:
+    """A constant in a type that the file has."""
+    if state.dtype not in DTYPES:
+        raise UnsupportedError(f"a constant of type {state.dtype}")
     array = state.detach().numpy()
-    return array.astype(np.int32) if array.dtype == np.int64 else array
+    if array.dtype != np.int64:
+        return array
+    limits = np.iinfo(np.int32)
+    if array.size and (array.min() < limits.min or array.max() > limits.max):
+        raise UnsupportedError("a constant integer of more than 32 bits")
+    return array.astype(np.int32)
 
 
 def bias_of(lowering: Lowering, node: Node) -> torch.Tensor | None:
@@ -286,6 +302,68 @@ def pad_with(
         return lowering.emit(node, "PAD", [data.tensor, amounts], after, data.order)
     value = lowering.constant(np.array(fill, np.float32), "fill")
     return lowering.emit(node, "PADV2", [data.tensor, amounts, value], after, data.order)
+
+
+# Weights of a transposed convolution in groups are written with zeros between the groups, up to this many.
+MOST_DENSE_WEIGHTS = 1 << 22
+
+
+@lowers(aten.conv_transpose2d.input)
+def transposed_convolution(lowering: Lowering, node: Node) -> Value:
+    """The whole of it, of which TFLite's SAME, or a slice, leaves what PyTorch's padding leaves."""
+    need_image(node)
+    weight, bias = get_state(lowering.gm, node.args[1]), bias_of(lowering, node)
+    if weight is None:
+        raise UnsupportedError(f"{node.target} whose weights are computed")
+    stride, pads = pair(argument(node, 3, [1])), pair(argument(node, 4, [0]))
+    more, dilation = pair(argument(node, 5, [0])), pair(argument(node, 7, [1]))
+    values = _spread_taps(_one_group(weight, argument(node, 6, 1)), dilation)
+    # Rows and columns that are asked for beyond the last one hold nothing but the bias.
+    beyond = [max(m - p, 0) for m, p in zip(more, pads, strict=True)]
+    values = np.pad(values, [(0, 0), (0, 0), (0, beyond[0]), (0, beyond[1])])
+    source, shape = node.args[0], shape_of(node)
+    assert isinstance(source, Node)
+    before, reach = shape_of(source)[2:], values.shape[2:]
+    same = all(
+        -(-after // s) == n and _same(after, r, s)[0] == p
+        for n, after, r, s, p in zip(before, shape[2:], reach, stride, pads, strict=True)
+    )
+    whole = [(n - 1) * s + r for n, r, s in zip(before, reach, stride, strict=True)]
+    size = shape[2:] if same else whole
+    zeros = np.zeros(values.shape[1], np.float32)
+    inputs = [
+        lowering.sizes((shape[0], *size, shape[1])),
+        lowering.constant(values.transpose(1, 2, 3, 0), _path(node.args[1], "weight")),
+        lowering.ordered(source, NHWC).tensor,
+        lowering.constant(zeros if bias is None else as_array(bias), f"{_path(node.args[1])}.bias"),
+    ]
+    fields = {"padding": Padding.SAME if same else Padding.VALID, "strideH": stride[0], "strideW": stride[1]}
+    made = lowering.emit(node, "TRANSPOSE_CONV", inputs, (*shape[:2], *size), NHWC, ("TransposeConv", fields))
+    if tuple(size) == shape[2:]:
+        return made
+    return _cut(lowering, node, made, (0, 0, *pads), shape)
+
+
+def _one_group(weight: torch.Tensor, groups: int) -> NDArray[Any]:
+    """(inputs, outputs, height, width) of a transposed convolution's weights, zeros between the groups."""
+    if groups == 1:
+        return as_array(weight)
+    ins, outs = weight.shape[0] // groups, weight.shape[1]
+    if weight.numel() * groups > MOST_DENSE_WEIGHTS:
+        raise UnsupportedError(f"a transposed convolution of {groups} groups with {weight.numel():,} weights")
+    dense = weight.new_zeros((weight.shape[0], outs * groups, *weight.shape[2:]))
+    for g in range(groups):
+        rows = slice(g * ins, (g + 1) * ins)
+        dense[rows, g * outs : (g + 1) * outs] = weight[rows]
+    return as_array(dense)
+
+
+def _spread_taps(values: NDArray[Any], dilation: Sequence[int]) -> NDArray[Any]:
+    """Weights with zeros between them, which is what dilation is."""
+    height, width = (d * (k - 1) + 1 for d, k in zip(dilation, values.shape[2:], strict=True))
+    spread = np.zeros((*values.shape[:2], height, width), values.dtype)
+    spread[:, :, :: dilation[0], :: dilation[1]] = values
+    return spread
 
 
 @lowers(aten.linear.default)
@@ -551,7 +629,7 @@ def adaptive_average_pool(lowering: Lowering, node: Node) -> Value:
     if size == (1, 1):
         return _mean(lowering, node, (2, 3), keep=True)
     if shape[2] % size[0] or shape[3] % size[1]:
-        raise UnsupportedError(f"adaptive average pooling of {shape[2:]} to {size}")
+        return _resampled(lowering, node)
     kernel = (shape[2] // size[0], shape[3] // size[1])
     data = lowering.ordered(source, NHWC)
     options = _pool(kernel, kernel, Padding.VALID)
@@ -568,7 +646,118 @@ def _mean(lowering: Lowering, node: Node, dims: Any, keep: bool) -> Value:
     return lowering.emit(node, "MEAN", [value.tensor, where], shape_of(node), order, ("Reducer", {"keepDims": keep}))
 
 
+# Resizing
+
+NEAREST: dict[Any, bool] = {aten.upsample_nearest2d.vec: False, aten._upsample_nearest_exact2d.vec: True}
+
+
+@lowers(*NEAREST)
+def nearest(lowering: Lowering, node: Node) -> Value:
+    """TFLite's operator where it takes the same pixels, else rows and columns by their numbers."""
+    source, shape = node.args[0], shape_of(node)
+    assert isinstance(source, Node)
+    value, centres = lowering.ordered(source, NHWC), NEAREST[node.target]
+    taken = [_taken(node, axis, n) for axis, n in ((2, shape_of(source)[2]), (3, shape_of(source)[3]))]
+    pairs = zip(shape_of(source)[2:], taken, strict=True)
+    if all(np.array_equal(which, _taken_by_tflite(n, len(which), centres)) for n, which in pairs):
+        options = ("ResizeNearestNeighbor", {"halfPixelCenters": centres})
+        inputs = [value.tensor, lowering.sizes(shape[2:])]
+        return lowering.emit(node, "RESIZE_NEAREST_NEIGHBOR", inputs, shape, NHWC, options)
+    sizes = list(shape_of(source))
+    for axis, which in zip((2, 3), taken, strict=True):
+        sizes[axis] = len(which)
+        inputs = [value.tensor, lowering.constant(which.astype(np.int32), "pixels")]
+        value = lowering.emit(node, "GATHER", inputs, sizes, NHWC, ("Gather", {"axis": NHWC.index(axis)}))
+    return value
+
+
+def _taken(node: Node, axis: int, size: int) -> NDArray[Any]:
+    """Which rows (axis 2) or columns (3) PyTorch takes."""
+    shape = [size if a == axis else 1 for a in range(4)]
+    numbers = torch.arange(size, dtype=torch.float32).reshape(shape)
+    return np.asarray(_along(node, axis, numbers).flatten().numpy(), np.int64)
+
+
+def _along(node: Node, axis: int, image: torch.Tensor) -> torch.Tensor:
+    """What the node makes of an image of one row (axis 3) or column (2): asked of PyTorch itself."""
+    at = axis - 2
+    args = list(node.args)
+    for i in (1, 2, 3):  # sizes and factors; of the other axis nothing is asked
+        if len(args) > i and isinstance(args[i], (list, tuple)):
+            kept = pair(args[i]) if all(isinstance(n, int) for n in args[i]) else tuple(args[i])  # type: ignore[union-attr, arg-type]
+            args[i] = [kept[0], type(kept[1])(1)] if at == 0 else [type(kept[0])(1), kept[1]]
+    return node.target(image, *args[1:], **node.kwargs)  # type: ignore[operator, no-any-return]
+
+
+def _taken_by_tflite(size: int, resized: int, centres: bool) -> NDArray[Any]:
+    """As GetNearestNeighbor of tensorflow/lite/kernels/internal/reference/resize_nearest_neighbor.h computes it."""
+    offset = np.float32(0.5 if centres else 0.0)
+    places = (np.arange(resized, dtype=np.float32) + offset) * np.float32(size / resized)
+    return np.asarray(np.minimum(np.floor(places), size - 1), np.int64)
+
+
+@lowers(aten.upsample_bilinear2d.vec)
+def bilinear(lowering: Lowering, node: Node) -> Value:
+    source, shape, corners = node.args[0], shape_of(node), bool(argument(node, 2))
+    assert isinstance(source, Node)
+    pairs = zip(shape_of(source)[2:], shape[2:], argument(node, 3) or (), strict=False)
+    if not corners and any(n * factor != resized for n, resized, factor in pairs):
+        return _resampled(lowering, node)  # PyTorch keeps to the factor, TFLite to the sizes
+    value = lowering.ordered(source, NHWC)
+    options = ("ResizeBilinear", {"alignCorners": corners, "halfPixelCenters": not corners})
+    return lowering.emit(node, "RESIZE_BILINEAR", [value.tensor, lowering.sizes(shape[2:])], shape, NHWC, options)
+
+
+@lowers(aten.upsample_bicubic2d.vec)
+def bicubic(lowering: Lowering, node: Node) -> Value:
+    return _resampled(lowering, node)
+
+
+def _resampled(lowering: Lowering, node: Node) -> Value:
+    """Columns, then rows, as sums of those of the image: a product by a constant matrix each."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    need_image(node)
+    sizes = list(shape_of(source))
+    value = lowering.value(source)
+    for axis in (3, 2):
+        order = (0, 1, 5 - axis, axis)
+        value = value if value.order == order else lowering.moved(node, value, order, sizes)
+        ones = torch.eye(sizes[axis]).reshape([sizes[axis], 1, *(sizes[axis] if a == axis else 1 for a in (2, 3))])
+        matrix = _along(node, axis, ones).reshape(sizes[axis], -1).T.contiguous()
+        sizes[axis] = matrix.shape[0]
+        offset = lowering.constant(np.zeros(sizes[axis], np.float32), "offset")
+        inputs = [value.tensor, lowering.constant(as_array(matrix), "parts"), offset]
+        value = lowering.emit(node, "FULLY_CONNECTED", inputs, sizes, order, ("FullyConnected", {"keepNumDims": True}))
+    return value
+
+
 # Movement
+
+
+@lowers(aten.embedding.default)
+def embedding(lowering: Lowering, node: Node) -> Value:
+    """Rows of a table by their numbers."""
+    table = get_state(lowering.gm, node.args[0])
+    if table is None:
+        raise UnsupportedError("an embedding whose table is computed")
+    numbers = node.args[1]
+    assert isinstance(numbers, Node)
+    order = layout.identity(len(shape_of(numbers)))
+    rows = lowering.constant(as_array(table), _path(node.args[0], "weight"))
+    inputs, shape = [rows, lowering.ordered(numbers, order).tensor], shape_of(node)
+    return lowering.emit(node, "GATHER", inputs, shape, layout.identity(len(shape)), ("Gather", {"axis": 0}))
+
+
+@lowers(aten.expand.default)
+def expand(lowering: Lowering, node: Node) -> Value:
+    """Only where nothing is repeated: axes of size 1 before the others."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    shape, given = shape_of(node), shape_of(source)
+    if prod(shape) != prod(given):
+        raise UnsupportedError(f"{node.target} that repeats")
+    return _as_shape(lowering, node, source)
 
 
 @lowers(aten.cat.default)
@@ -615,22 +804,29 @@ def select(lowering: Lowering, node: Node) -> Value:
 def slice_(lowering: Lowering, node: Node) -> Value:
     source = node.args[0]
     assert isinstance(source, Node)
-    if argument(node, 4, 1) != 1:
-        raise UnsupportedError("a slice with a step")
-    axis = int(argument(node, 1, 0)) % len(shape_of(source))
+    axis, step = int(argument(node, 1, 0)) % len(shape_of(source)), int(argument(node, 4, 1))
     size = shape_of(source)[axis]
     start = argument(node, 2) or 0
     start = max(start + size, 0) if start < 0 else min(start, size)
-    return _slice(lowering, node, source, axis, start, shape_of(node))
+    if step == 1:
+        return _slice(lowering, node, source, axis, start, shape_of(node))
+    value, shape = lowering.value(source), shape_of(node)
+    first = [start if a == axis else 0 for a in value.order]
+    end = [min(start + step * shape[axis], size) if a == axis else shape[a] for a in value.order]
+    steps = [step if a == axis else 1 for a in value.order]
+    inputs = [value.tensor, *(lowering.sizes(each) for each in (first, end, steps))]
+    return lowering.emit(node, "STRIDED_SLICE", inputs, shape, value.order, ("StridedSlice", {}))
 
 
 def _slice(lowering: Lowering, node: Node, source: Node, axis: int, start: int, shape: Sequence[int]) -> Value:
-    value = lowering.value(source)
-    begin = [0] * len(shape)
-    begin[value.order.index(axis)] = start
-    sizes = layout.in_memory(shape, value.order)
-    inputs = [value.tensor, lowering.sizes(begin), lowering.sizes(sizes)]
-    return lowering.emit(node, "SLICE", inputs, shape, value.order, ("Slice", {}))
+    first = [start if a == axis else 0 for a in range(len(shape))]
+    return _cut(lowering, node, lowering.value(source), first, shape)
+
+
+def _cut(lowering: Lowering, node: Node, value: Value, first: Sequence[int], shape: Sequence[int]) -> Value:
+    """A slice of this shape that begins at these places; both in PyTorch's order."""
+    begin, sizes = (lowering.sizes(layout.in_memory(each, value.order)) for each in (first, shape))
+    return lowering.emit(node, "SLICE", [value.tensor, begin, sizes], shape, value.order, ("Slice", {}))
 
 
 @lowers(operator.getitem)
@@ -647,6 +843,10 @@ def getitem(lowering: Lowering, node: Node) -> Value:
 def reshape(lowering: Lowering, node: Node) -> Value:
     source = node.args[0]
     assert isinstance(source, Node)
+    return _as_shape(lowering, node, source)
+
+
+def _as_shape(lowering: Lowering, node: Node, source: Node) -> Value:
     before, after = shape_of(source), shape_of(node)
     needed, order = layout.reshaped(before, after, lowering.value(source).order)
     value = lowering.ordered(source, needed)
@@ -687,13 +887,13 @@ def pad(lowering: Lowering, node: Node) -> Value:
     assert isinstance(amounts, (list, tuple))
     mode = argument(node, 2, "constant") if node.target == aten.pad.default else "constant"
     fill = argument(node, 3 if node.target == aten.pad.default else 2, 0.0) or 0.0
-    if mode != "constant":
-        raise UnsupportedError(f"padding of mode {mode!r}")
     shape = shape_of(source)
     pads = [(0, 0)] * len(shape)
     for i in range(len(amounts) // 2):  # PyTorch lists the last axis first
         pads[len(shape) - 1 - i] = (int(amounts[2 * i]), int(amounts[2 * i + 1]))  # type: ignore[arg-type]
     value = lowering.value(source)
+    if mode != "constant":
+        return _pad_from_inside(lowering, node, value, pads, str(mode))
     if any(p < 0 for before_after in pads for p in before_after):  # cuts off
         if any(p > 0 for before_after in pads for p in before_after):
             raise UnsupportedError("padding at one side and cutting at another")
@@ -701,3 +901,23 @@ def pad(lowering: Lowering, node: Node) -> Value:
         sizes = lowering.sizes(layout.in_memory(shape_of(node), value.order))
         return lowering.emit(node, "SLICE", [value.tensor, begin, sizes], shape_of(node), value.order, ("Slice", {}))
     return pad_with(lowering, node, value, pads, shape, float(fill))
+
+
+def _pad_from_inside(lowering: Lowering, node: Node, value: Value, pads: Sequence[tuple[int, int]], mode: str) -> Value:
+    """Padding with what the tensor holds: mirrored, the edge repeated, or from the other end."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    sizes = list(shape_of(source))
+    if any(p < 0 for two in pads for p in two):
+        raise UnsupportedError(f"padding of mode {mode!r} that cuts")
+    if mode == "replicate" and max(map(max, pads)) <= 1:  # the edge alone, mirrored with itself
+        return pad_with(lowering, node, value, pads, sizes, mirror=True)
+    for axis, two in enumerate(pads):
+        if any(two):
+            numbers = torch.arange(sizes[axis], dtype=torch.float32)[None, None]
+            taken = torch.nn.functional.pad(numbers, two, mode).flatten().numpy().astype(np.int32)
+            sizes[axis] = len(taken)
+            options = ("Gather", {"axis": value.order.index(axis)})
+            inputs = [value.tensor, lowering.constant(taken, "places")]
+            value = lowering.emit(node, "GATHER", inputs, sizes, value.order, options)
+    return value

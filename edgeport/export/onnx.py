@@ -5,13 +5,15 @@ import re
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
+import msgspec
 import onnx
 import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 
 from edgeport import targets
-from edgeport.export import fold_pixels, pool_means, quantize_onnx
+from edgeport.export import fold_pixels, pool_means, quantize_onnx, torchlib
+from edgeport.export.capture import unique
 from edgeport.export.job import Converted, Job
 from edgeport.formats.names import operator_name
 from edgeport.records import Rewrite
@@ -25,10 +27,11 @@ Told = Callable[[Rewrite], None]
 def convert(
     job: Job, program: torch.export.ExportedProgram, int8_program: Int8Program, told: Told
 ) -> Iterator[Converted]:
-    """Writes fp32.onnx, and int8.onnx if asked for; yields each.
+    """Writes fp32.onnx, and int8.onnx if asked for; yields each. Its outputs are called as output_names says.
 
     int8_program: what int8 is made from, None if from the same. told: of what was rewritten in the ONNX model.
     """
+    job = msgspec.structs.replace(job, output_names=output_names(job))
     fp32, int8 = job.folder / "fp32.onnx", job.folder / "int8.onnx"
     model = _exported(program, job, told)
     onnx.save(model, fp32)
@@ -48,6 +51,7 @@ def _rewrite(module: ModuleType, changes: int, before: int, after: int) -> Rewri
 
 
 def _exported(program: torch.export.ExportedProgram, job: Job, told: Told) -> onnx.ModelProto:
+    torchlib.remember()
     exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
     assert exported is not None
     optimizer.optimize_ir(exported.model)
@@ -74,11 +78,34 @@ def _renamed(model: ir.Model, job: Job) -> ir.Model:
         value.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
-    for values, names in ((model.graph.inputs, job.input_names), (model.graph.outputs, job.output_names)):
-        for value, name in zip(values, names, strict=True):
-            value.name = name
+    _name_edges(model.graph, job)
     model.producer_version = None
     return model
+
+
+def output_names(job: Job) -> tuple[str, ...]:
+    """The outputs' names in ONNX, where they share one space with the inputs': those that are taken get a number."""
+    return unique(job.output_names, job.input_names)
+
+
+def _name_edges(graph: ir.Graph, job: Job) -> None:
+    """Inputs and outputs named by the network's names, and constants so that they take none of these."""
+    outputs = output_names(job)
+    for name in {*job.input_names, *outputs} & set(graph.initializers):
+        constant = graph.initializers.pop(name)
+        constant.name = f"/{name}"
+        graph.initializers.add(constant)
+    for value, name in zip(graph.inputs, job.input_names, strict=True):
+        value.name = name
+    given: set[ir.Value] = {*graph.inputs, *graph.initializers.values()}
+    for i, name in enumerate(outputs):
+        if graph.outputs[i] in given:  # it is an input, a constant, or an output before it
+            node = ir.node("Identity", [graph.outputs[i]], name=operator_name("", f"{name}/identity"))
+            node.outputs[0].shape, node.outputs[0].type = graph.outputs[i].shape, graph.outputs[i].type
+            graph.append(node)
+            graph.outputs[i] = node.outputs[0]
+        given.add(graph.outputs[i])
+        graph.outputs[i].name = name
 
 
 def _module(node: ir.Node) -> str | None:

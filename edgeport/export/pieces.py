@@ -58,19 +58,20 @@ def of_outputs(gm: GraphModule) -> tuple[Pieces, ...]:
     """The pieces of each output of a captured graph (flat tensors of fixed shape)."""
     results = gm.graph.output_node().args[0]
     assert isinstance(results, (tuple, list))
-    return tuple(_of_output(node) for node in results if isinstance(node, Node))
+    constants = _constants(gm)
+    return tuple(_of_output(node, constants) for node in results if isinstance(node, Node))
 
 
-def _of_output(node: Node) -> Pieces:
+def _of_output(node: Node, constants: set[Node]) -> Pieces:
     shape = fixed_shape(node.meta["val"]) or ()
     whole = Pieces(("",), np.zeros(shape, np.int16))
-    join = _last_join(node)
+    join = _last_join(node, constants)
     if join is None or not shape:
         return whole
     leaves = dict.fromkeys(_leaves(join))
     if not 1 < len(leaves) <= MOST_PIECES:
         return whole
-    numbers = _labels(node, join, {leaf: n for n, leaf in enumerate(leaves)})
+    numbers = _labels(node, {leaf: n for n, leaf in enumerate(leaves)}, constants)
     present, labels = np.unique(numbers, return_inverse=True)
     if len(present) < 2:
         return whole
@@ -80,14 +81,23 @@ def _of_output(node: Node) -> Pieces:
     return Pieces(tuple(names), labels)
 
 
-def _last_join(node: Node) -> Node | None:
+def _last_join(node: Node, constants: set[Node]) -> Node | None:
     """The join that is nearest to the output, behind moves and element-wise operators of it alone."""
     while node.target not in JOINS:
-        sources = [n for n in node.all_input_nodes if n.op != "get_attr"]
+        sources = [n for n in node.all_input_nodes if n not in constants]
         if len(sources) != 1 or not (node.target in MOVES or _keeps_places(node, sources[0])):
             return None
         node = sources[0]
     return node
+
+
+def _constants(gm: GraphModule) -> set[Node]:
+    """The nodes that hang on no input."""
+    found: set[Node] = set()
+    for node in gm.graph.nodes:
+        if node.op != "placeholder" and found.issuperset(node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def _keeps_places(node: Node, source: Node) -> bool:
@@ -103,7 +113,7 @@ def _leaves(node: Node) -> Iterator[Node]:
         yield from _leaves(source)
 
 
-def _labels(node: Node, join: Node, numbers: dict[Node, int]) -> NDArray[Any]:
+def _labels(node: Node, numbers: dict[Node, int], constants: set[Node]) -> NDArray[Any]:
     """The moves run on the numbers of the pieces, in place of data."""
     known: dict[Node, Any] = {}
     for leaf, number in numbers.items():
@@ -113,14 +123,11 @@ def _labels(node: Node, join: Node, numbers: dict[Node, int]) -> NDArray[Any]:
         if at not in known:
             args = _pytree.tree_map_only(Node, labels_of, (at.args, at.kwargs)) if at.target in MOVES else None
             # Operators behind the join change every element in its place.
-            known[at] = at.target(*args[0], **args[1]) if args else labels_of(_source(at))  # type: ignore[operator]
+            source = next(n for n in at.all_input_nodes if n not in constants)
+            known[at] = at.target(*args[0], **args[1]) if args else labels_of(source)  # type: ignore[operator]
         return known[at]
 
     return np.asarray(labels_of(node).numpy())
-
-
-def _source(node: Node) -> Node:
-    return next(n for n in node.all_input_nodes if n.op != "get_attr")
 
 
 def _filled(value: Any, number: int) -> Any:

@@ -74,6 +74,10 @@ class FloatFile(Protocol):
         """What ranges must not leave, by tensor, since the int8 file has no operator for an activation there."""
         ...
 
+    def needs_float(self) -> list[str]:
+        """Names of operators that int8 cannot hold; to be asked once tensors() has run."""
+        ...
+
     def layers(self) -> list[Layer]: ...
 
     def constant(self, name: str) -> Array: ...
@@ -255,6 +259,7 @@ class _Search:
             layers=tuple(LayerNoise(la.name, module_of(la.name) or "", noise[la.output]) for la in layers),
             joins=plan.joins,
             float_joins=tuple(self._float_joins()),
+            float_operators=tuple(self.file.needs_float()),
         )
 
     def _spreads(self, samples: Sequence[Sample], counted: bool | None = None) -> dict[str, ranges.Spread]:
@@ -274,7 +279,7 @@ class _Search:
 
     def _floats(self) -> list[str]:
         """Names of the operators that stay in float in any case."""
-        return [*(layer.name for layer in self.left), *self._float_joins()]
+        return [*self.file.needs_float(), *(layer.name for layer in self.left), *self._float_joins()]
 
     def _float_joins(self) -> list[str]:
         """Where outputs are integers they have one range in any case."""

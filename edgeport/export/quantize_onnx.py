@@ -1,5 +1,6 @@
 """A float ONNX model -> int8 by ONNX Runtime's quantizer: QDQ, weights int8 per channel, activations by target."""
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.quant_utils import TENSOR_NAME_QUANT_SUFFIX, compute_scale_zp, get_qmin_qmax_for_qType
 
 from edgeport import formats, targets
-from edgeport.export import float_layers, joins, quantization, saturation
+from edgeport.export import float_layers, float_operators, joins, quantization, saturation
 from edgeport.export.job import Job
 from edgeport.export.quantization import Array, Layer, Sample
 from edgeport.export.ranges import LEVELS, Range, Tensors
@@ -61,9 +62,13 @@ class OnnxFile:
         self.labels = [pieces[name] for name in self.output_names]
         self._activations_left = _activations_left(model.graph)
         self._template: tuple[tuple[str, ...], onnx.ModelProto] | None = None
+        self._watch = float_operators.Watch(self.graph, self.constant)
 
     def limits(self) -> Mapping[str, Range]:
         return {node.output[0]: span for node, span in self._activations_left}
+
+    def needs_float(self) -> list[str]:
+        return self._watch.operators()
 
     def layers(self) -> list[Layer]:
         readers, found = self.graph.consumers(), []
@@ -106,7 +111,9 @@ class OnnxFile:
         floats = [n for n, t in self.graph.tensors.items() if t.dtype == "float32" and not t.constant]
         given = set(self._job.input_names)
         for sample, made in self._run(self._model, {n: n for n in floats if n not in given}, samples):
-            yield {**{n: a for n, a in sample.items() if a.dtype == np.float32}, **made}
+            tensors = {**{n: a for n, a in sample.items() if a.dtype == np.float32}, **made}
+            self._watch.note(tensors)
+            yield tensors
 
     def quantize(self, found: Mapping[str, Range], floats: Sequence[str]) -> Path:
         excluded = (*floats, *self._lost_activations(found))
@@ -140,7 +147,10 @@ class OnnxFile:
         def put(name: str, value: Array) -> None:
             constants[name].CopyFrom(numpy_helper.from_array(value, name))
 
-        softmax = {node.output[0] for node in self._model.graph.node if node.op_type == "Softmax"}  # has 0 to 1
+        left = self._watch.operators()
+        softmax = {  # has 0 to 1
+            node.output[0] for node in self._model.graph.node if node.op_type == "Softmax" and node.name not in left
+        }
         for name in found.keys() - softmax:
             if f"{name}_scale" in constants:  # tensors whose range is another one's have none of their own
                 low, high = (np.float32(end) for end in found[name])
@@ -260,6 +270,7 @@ def _options() -> onnxruntime.SessionOptions:
     return options
 
 
+@functools.cache
 def _unshare_biases(graph: onnx.GraphProto) -> None:
     """Gives each layer a bias of its own: it is counted in the layer's steps, and equal constants have become one."""
     readers = Counter(name for node in graph.node for name in node.input)

@@ -13,8 +13,8 @@ from ai_edge_quantizer import qtyping, quantizer, recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 from edgeport import formats
-from edgeport.export import quantization
-from edgeport.export.job import Job
+from edgeport.export import float_operators, quantization
+from edgeport.export.job import Job, channels_last
 from edgeport.export.quantization import Array, Layer, Sample
 from edgeport.export.ranges import Range, Tensors
 from edgeport.formats.tflite import CHANNEL_AXIS
@@ -27,8 +27,7 @@ NONE, RELU = schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.R
 
 def run(job: Job) -> Quantized:
     """Writes int8.tflite. Inputs and outputs stay floats unless the job asks otherwise."""
-    arrays = [a.transpose(0, 1, 3, 4, 2) if a.ndim == 5 else a for a in job.samples()]
-    samples = [tuple(map(np.ascontiguousarray, sample)) for sample in zip(*arrays, strict=True)]
+    samples = list(zip(*map(channels_last, job.samples()), strict=True))
     return quantization.run(TfliteFile(job), samples, job)
 
 
@@ -50,10 +49,14 @@ class TfliteFile:
         pieces = [labels for labels, is_float in zip(job.pieces().values(), self._floats, strict=True) if is_float]
         self.labels = [labels.transpose(0, 2, 3, 1) if labels.ndim == 4 else labels for labels in pieces]
         self._known = {name.rpartition("#")[0]: name for name in self.graph.tensors}
+        self._watch = float_operators.Watch(self.graph, self.constant)
 
     def limits(self) -> Mapping[str, Range]:
         """None: fused activations are attributes of the operators, whatever the ranges are."""
         return {}
+
+    def needs_float(self) -> list[str]:
+        return self._watch.operators()
 
     def layers(self) -> list[Layer]:
         found = []
@@ -91,22 +94,19 @@ class TfliteFile:
         self._data = None
 
     def tensors(self, samples: Sequence[Sample]) -> Iterator[Tensors]:
-        yield from self._computed(self._bytes(), samples)
+        for tensors in self._computed(self._bytes(), samples):
+            self._watch.note(tensors)
+            yield tensors
 
     def quantize(self, found: Mapping[str, Range], floats: Sequence[str]) -> Path:
         quantize = quantizer.Quantizer(self._bytes(), recipe.static_wi8_ai8())
         if not self._job.int8_io:
             for edge in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
                 quantize.update_quantization_recipe(EVERYTHING, edge, algorithm_key=AlgorithmName.NO_QUANTIZE)
-        # In integers a quotient has no digits left where the divisor varies, and a divisor of zero ends the run.
-        quantize.update_quantization_recipe(
-            EVERYTHING, qtyping.TFLOperationName.DIV, algorithm_key=AlgorithmName.NO_QUANTIZE
-        )
-        for name in floats:
+        if floats:
+            names = "|".join(map(re.escape, floats))
             quantize.update_quantization_recipe(
-                f"^{re.escape(name)}(;|$)",
-                qtyping.TFLOperationName.ALL_SUPPORTED,
-                algorithm_key=AlgorithmName.NO_QUANTIZE,
+                f"^({names})(;|$)", qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
             )
         ranges = {name.rpartition("#")[0]: _extremes(*found[name]) for name in found}
         made = quantize.quantize(ranges, enable_progress_report=False).quantized_model
@@ -171,8 +171,8 @@ class TfliteFile:
 
 
 def _extremes(low: float, high: float) -> dict[str, Array]:
-    """As the quantizer takes them. Of one axis, not of the tensor's: it gives them to constants of other ranks too."""
-    return {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
+    """As the quantizer takes them. Of no axis: it gives them to constants too, of other ranks than the tensor's."""
+    return {"min": np.array(low, np.float32), "max": np.array(high, np.float32)}
 
 
 def _real(array: Array, details: Mapping[str, Any]) -> Array:

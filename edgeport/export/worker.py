@@ -8,10 +8,12 @@ import importlib
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 
+from edgeport import files
 from edgeport.errors import causes
 from edgeport.export.job import Job
 
@@ -21,7 +23,7 @@ TASKS = {"convert": "edgeport.export.litert_torch", "quantize": "edgeport.export
 def main(task: str, job: str, log: str) -> int:
     """Returns 0, or 1 after writing the error and those behind it, the root last."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    handle = files.append_only(Path(log))
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     try:

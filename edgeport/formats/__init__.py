@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeport.errors import ModelFileError
-from edgeport.formats.graph import Graph, Node, Tensor
+from edgeport.formats.graph import Axis, Graph, Node, Tensor
 
-__all__ = ["Graph", "Node", "Tensor", "read"]
+__all__ = ["Axis", "Graph", "Node", "Tensor", "read"]
 
 
-def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
-    """input_shapes: sizes by input name where the file leaves them open; shapes inside follow where they can.
+def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+    """shapes: of inputs, by name, where the file leaves sizes open, and of any tensor that a runtime told; others
+    follow from them where they can.
 
     Raises ModelFileError for a file that is missing, damaged or of another kind.
     """
@@ -19,7 +20,7 @@ def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) ->
     if path.suffix.lower() == ".tflite":
         from edgeport.formats import tflite
 
-        return tflite.read(path)
+        return tflite.read(path, shapes)
     from edgeport.formats import onnx
 
-    return onnx.read(path, input_shapes)
+    return onnx.read(path, shapes)

@@ -16,9 +16,10 @@ class Tensor(msgspec.Struct, frozen=True):
     quantization: Quantization | None = None
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> int | None:
+        """None where its shape or the size of its elements is not known."""
         known = self.shape is not None and min(self.shape, default=1) >= 0
-        return tensor_bytes(self.shape or (), self.dtype) if known else 0
+        return tensor_bytes(self.shape or (), self.dtype) if known else None
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -42,8 +43,20 @@ class Node(msgspec.Struct, frozen=True):
     indices: tuple[int, ...] | None = None
 
 
+class Axis(msgspec.Struct, frozen=True):
+    """An axis of an input whose size the file leaves open. name: what the file calls its size, "" if nothing. stored:
+    the size that a TFLite file keeps beside, 1 as a rule; 0 where there is none.
+    """
+
+    position: int
+    name: str = ""
+    stored: int = 0
+
+
 class Graph(msgspec.Struct, frozen=True):
-    """channel_axis: where the format keeps the channels of a four-dimensional tensor."""
+    """channel_axis: where the format keeps the channels of a four-dimensional tensor. open_axes: by input, of those
+    that have any.
+    """
 
     format: str
     inputs: tuple[TensorInfo, ...]
@@ -52,6 +65,7 @@ class Graph(msgspec.Struct, frozen=True):
     nodes: tuple[Node, ...]
     channel_axis: int
     opset: int | None = None
+    open_axes: dict[str, tuple[Axis, ...]] = {}
 
     def producers(self) -> dict[str, Node]:
         """The node that makes each tensor."""
@@ -64,6 +78,9 @@ class Graph(msgspec.Struct, frozen=True):
                 found.setdefault(name, []).append(node)
         return found
 
-    def moved_bytes(self, node: Node) -> int:
-        """Bytes of all inputs (weights too) and outputs."""
-        return sum(self.tensors[n].nbytes for n in (*node.inputs, *node.outputs) if n in self.tensors)
+    def moved_bytes(self, node: Node) -> int | None:
+        """Bytes of all inputs (weights too) and outputs; None where one of them is not known."""
+        tensors = [self.tensors.get(name) for name in (*node.inputs, *node.outputs)]
+        sizes = [tensor.nbytes for tensor in tensors if tensor is not None]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(tensors) else None

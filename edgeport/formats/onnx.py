@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnx
 from onnx import numpy_helper, shape_inference
 
 from edgeport.cost import convolution_madds, matmul_madds, transposed_convolution_madds
 from edgeport.errors import ModelFileError
-from edgeport.formats.graph import Graph, Node, Tensor
+from edgeport.formats.graph import Axis, Graph, Node, Tensor
 from edgeport.formats.names import module_of
 from edgeport.records import Quantization, TensorInfo
 
@@ -19,7 +20,12 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 WEIGHTS = {"QLinearConv": 3, "QGemm": 3, "QLinearMatMul": 3}
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv")
 PRODUCTS = ("Gemm", "MatMul", "FusedGemm", "FusedMatMul", "QGemm", "QLinearMatMul", "MatMulInteger")
-UNCOUNTED = ("Einsum", "LSTM", "GRU", "RNN", "Attention", "MultiHeadAttention", "If", "Loop", "Scan")
+UNCOUNTED = (
+    *("Einsum", "LSTM", "GRU", "RNN", "DeformConv", "If", "Loop", "Scan", "MatMulNBits", "DynamicQuantizeMatMul"),
+    *("Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention", "PackedAttention"),
+)
+# Whose operators are known: those of other domains, and the file's own functions, may compute anything.
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
 DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.DOUBLE: "float64",
@@ -27,8 +33,9 @@ DTYPES: dict[int, str] = {
 }
 
 
-def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
-    """The main graph, its shapes inferred from the inputs' (which may be set here by name).
+def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+    """The main graph, its shapes inferred from the inputs' (which may be set here by name), and where that leaves any
+    open those given here.
 
     Raises ModelFileError for a file that is no ONNX model or is damaged.
     """
@@ -36,7 +43,7 @@ def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) ->
         model = onnx.load(path, load_external_data=False)
         if not model.graph.node:
             raise ModelFileError(f"{path} is not an ONNX model: it holds no operators")
-        return _Reader(_inferred(model, input_shapes or {})).graph()
+        return _Reader(_inferred(model, shapes or {}), shapes or {}).graph()
     except ModelFileError:
         raise
     except Exception as e:  # damaged bytes may still parse, and then fail anywhere
@@ -55,7 +62,7 @@ def _inferred(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]])
 
 
 class _Reader:
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
         self.model = model
         self.constants = {t.name: t for t in model.graph.initializer}
         self.constants |= {
@@ -69,6 +76,10 @@ class _Reader:
         for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
             if value.type.HasField("tensor_type") and value.name not in self.tensors:
                 self.tensors[value.name] = _value_tensor(value)
+        for name, shape in shapes.items():
+            tensor = self.tensors.get(name, Tensor(name, None, ""))
+            if tensor.shape is None or min(tensor.shape, default=1) < 0:
+                self.tensors[name] = msgspec.structs.replace(tensor, shape=tuple(shape))
 
     def graph(self) -> Graph:
         graph = self.model.graph
@@ -82,6 +93,7 @@ class _Reader:
             nodes=tuple(self._node(i, n) for i, n in enumerate(nodes)),
             channel_axis=CHANNEL_AXIS,
             opset=opsets.get("", opsets.get("ai.onnx")),
+            open_axes={v.name: axes for v in graph.input if v.name not in self.constants and (axes := _open_axes(v))},
         )
 
     def _info(self, value: onnx.ValueInfoProto, nodes: Sequence[onnx.NodeProto], side: str) -> TensorInfo:
@@ -131,7 +143,7 @@ class _Reader:
     def _madds(self, node: onnx.NodeProto) -> int | None:
         """Weight layouts as in ONNX: Conv O,I/group,kernel; ConvTranspose I,O/group,kernel; MatMul ...,K,N."""
         kind = node.op_type
-        if kind in UNCOUNTED:
+        if kind in UNCOUNTED or node.domain not in DOMAINS:
             return None
         if kind not in (*CONVOLUTIONS, *PRODUCTS, "ConvTranspose"):
             return 0
@@ -194,6 +206,11 @@ def _value_tensor(value: onnx.ValueInfoProto) -> Tensor:
     if kind.HasField("shape"):
         shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
     return Tensor(value.name, shape, _dtype(kind.elem_type))
+
+
+def _open_axes(value: onnx.ValueInfoProto) -> tuple[Axis, ...]:
+    dims = enumerate(value.type.tensor_type.shape.dim)
+    return tuple(Axis(i, d.dim_param) for i, d in dims if not d.HasField("dim_value") or d.dim_value < 1)
 
 
 def _dtype(code: int) -> str:

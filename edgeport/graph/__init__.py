@@ -30,13 +30,19 @@ def passes() -> list[ModuleType]:
 def run_passes(
     gm: torch.fx.GraphModule, *served: tuple[str, ...], only: Collection[str] | None = None
 ) -> tuple[Rewrite, ...]:
-    """Runs the passes that serve exactly one of these; `only` those of these names."""
+    """Runs the passes that serve exactly one of these; `only` those of these names.
+
+    Raises RuntimeError that names the pass which failed; the graph is then left half rewritten.
+    """
     done = []
     for module in passes():
         name = module.__name__.rpartition(".")[2]
         if module.FORMATS in served and (only is None or name in only):
             before = _count(gm)
-            changes = int(module.run(gm))
+            try:
+                changes = int(module.run(gm))
+            except Exception as e:
+                raise RuntimeError(f"pass {name} failed ({type(e).__name__}: {e})") from e
             gm.graph.lint()
             gm.recompile()
             what = " ".join((module.__doc__ or "").split("\n\n")[0].split())

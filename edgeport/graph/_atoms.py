@@ -187,14 +187,20 @@ def _is_join(node: Node) -> bool:
 
 
 def _is_split(node: object) -> bool:
-    if not isinstance(node, Node) or node.target != aten.split_with_sizes.default:
+    if not isinstance(node, Node) or node.target != aten.split_with_sizes.default or _cuts_constant(node):
         return False
     along = argument(node, 2, 0) == CHANNELS
     return bool(along) and all(user.target == operator.getitem for user in node.users)
 
 
 def _is_slice(node: Node) -> bool:
-    return node.target == aten.slice.Tensor and len(node.args) == 4 and bool(node.args[1] == CHANNELS)
+    along = node.target == aten.slice.Tensor and len(node.args) == 4 and bool(node.args[1] == CHANNELS)
+    return along and not _cuts_constant(node)
+
+
+def _cuts_constant(node: Node) -> bool:
+    """Whether what it cuts is a parameter or buffer, which has no atoms."""
+    return input_of(node).op == "get_attr"
 
 
 def _span(node: Node) -> tuple[int, int]:

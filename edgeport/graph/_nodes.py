@@ -1,5 +1,6 @@
 """What passes and converters ask of a captured graph's node, and how a pass makes a new one."""
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -55,6 +56,45 @@ def infer(gm: GraphModule, node: Node) -> Any:
 
     args, kwargs = _pytree.tree_map_only(Node, value, (node.args, node.kwargs))
     return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def module_path(node: Node) -> str:
+    """The path of the module that a graph's node belongs to, "" for the network itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = str(list(stack.values())[-1][0]) if stack else ""
+    return re.sub(r"@\d+$", "", path)  # torch.export counts calls of one module: conv@1
+
+
+# Composite operators may hand back their input without saying so in their schema (dropout does); those of layers do
+# not.
+LAYERS = ("batch_norm", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul")
+
+
+def owns_its_memory(node: Node) -> bool:
+    """Whether what it returns is new memory: not an input, a parameter, or a view of something that others may read."""
+    target = node.target
+    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
+        return False
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(target._name, "CompositeImplicitAutograd")
+    if composite and target._schema.name.partition("::")[2] not in LAYERS:
+        return False
+    return all(result.alias_info is None for result in target._schema.returns)
+
+
+def memory_of(node: Node) -> Node:
+    """The node whose memory a tensor lies in, or may lie in: an operator, an input or a parameter."""
+    while node.op == "call_function" and not owns_its_memory(node) and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def overwritten(node: Node) -> list[Node]:
+    """The tensors that an operator writes to."""
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None:
+        return []
+    writes = [i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write]
+    return [tensor for i in writes if isinstance(tensor := argument(node, i), Node)]
 
 
 class Partition:

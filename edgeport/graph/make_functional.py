@@ -7,12 +7,10 @@ parameter's, and nothing reads it afterwards under another name: what was overwr
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeport.graph._nodes import infer
+from edgeport.graph._nodes import infer, owns_its_memory
 
 FORMATS = ("onnx", "tflite")
 ORDER = 20
-
-LAYERS = ("batch_norm", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul")
 
 
 def run(gm: GraphModule) -> int:
@@ -39,7 +37,7 @@ def _replace(gm: GraphModule, node: Node, place: dict[Node, int]) -> int:
 
 def _owner(node: Node) -> Node | None:
     """Whose memory a tensor may lie in, if that is an operator's own."""
-    while not _owns_its_memory(node):
+    while not owns_its_memory(node):
         inputs = node.all_input_nodes if node.op == "call_function" else []
         if len(inputs) != 1:
             return None
@@ -54,7 +52,7 @@ def _readers(memory: Node, overwriting: Node) -> set[Node]:
     while waiting:
         fresh = set(waiting.pop().users) - found
         found |= fresh
-        waiting += [user for user in fresh if user is not overwriting and not _owns_its_memory(user)]
+        waiting += [user for user in fresh if user is not overwriting and not owns_its_memory(user)]
     return found
 
 
@@ -67,18 +65,3 @@ def _functional_form(target: object) -> torch._ops.OpOverload | None:
         return None
     packet = getattr(torch.ops.aten, name[:-1], None)
     return getattr(packet, target._overloadname, None) if packet else None
-
-
-def _owns_its_memory(node: Node) -> bool:
-    """Whether what it returns is new memory: not an input, a parameter, or a view of something that others may read.
-
-    Composite operators may hand back their input without saying so in their schema (dropout does); those of layers
-    do not.
-    """
-    target = node.target
-    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
-        return False
-    composite = torch._C._dispatch_has_kernel_for_dispatch_key(target._name, "CompositeImplicitAutograd")
-    if composite and target._schema.name.partition("::")[2] not in LAYERS:
-        return False
-    return all(result.alias_info is None for result in target._schema.returns)

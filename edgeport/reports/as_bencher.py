@@ -7,9 +7,7 @@ peak-memory (bytes) it makes when it first sees it.
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
-from edgeport import stats
+from edgeport import cleaning, stats
 from edgeport.records import Result
 from edgeport.reports import View, rows
 
@@ -17,7 +15,7 @@ from edgeport.reports import View, rows
 def render(results: Sequence[Result], view: View) -> str:
     """Raises UsageError where two results have the same name, of which Bencher would see one."""
     metrics = {rows.series(r): _measures(r) for r in rows.distinct(results)}
-    return msgspec.json.format(msgspec.json.encode(metrics), indent=1).decode() + "\n"
+    return cleaning.as_json(metrics)
 
 
 def _measures(result: Result) -> dict[str, Any]:

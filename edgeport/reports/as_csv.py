@@ -1,10 +1,8 @@
 """For a spreadsheet: one row an operator of every result (by op), or one a module or class."""
 
-import csv
 from collections.abc import Iterator, Sequence
-from io import StringIO
 
-from edgeport import breakdown, stats
+from edgeport import breakdown, cleaning, stats
 from edgeport.breakdown import Line
 from edgeport.records import Result
 from edgeport.reports import View
@@ -15,24 +13,23 @@ COSTS = ("us", "share", "madds", "bytes")
 
 
 def render(results: Sequence[Result], view: View) -> str:
-    out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     keys = ("name", "op", "class", "module", "shape") if view.by == "op" else (view.by,)
-    writer.writerow((*RESULT, *keys, *COSTS))
-    for result in results:
-        for row, line in _lines(result, view):
-            writer.writerow((*_result(result), *row, f"{line.us:.3f}", f"{line.share:.6f}", line.madds, line.bytes))
-    return out.getvalue()
+    rows = [
+        (*_result(result), *row, f"{line.us:.3f}", f"{line.share:.6f}", *_costs(line))
+        for result in results
+        for row, line in _lines(result, view)
+    ]
+    return cleaning.as_csv([(*RESULT, *keys, *COSTS), *rows])
+
+
+def _costs(line: Line) -> tuple[int | str, int | str]:
+    """Multiply-adds and bytes, nothing where an operator's are not known."""
+    return "" if line.unknown_madds else line.madds, "" if line.unknown_bytes else line.bytes
 
 
 def draw(tables: Sequence[Table], view: View) -> str:
     """The rows of all tables, each table under its header."""
-    out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    for table in tables:
-        writer.writerow(table.header)
-        writer.writerows(table.rows)
-    return out.getvalue()
+    return cleaning.as_csv([row for table in tables for row in (table.header, *table.rows)])
 
 
 def _lines(result: Result, view: View) -> Iterator[tuple[tuple[str, ...], Line]]:

@@ -6,9 +6,7 @@ What its README says: range and extra may be missing; range is shown beside the 
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
-from edgeport import stats
+from edgeport import cleaning, stats
 from edgeport.records import Result
 from edgeport.reports import View, rows
 
@@ -16,7 +14,7 @@ from edgeport.reports import View, rows
 def render(results: Sequence[Result], view: View) -> str:
     """Raises UsageError where two results have the same name, which the charts would draw as one."""
     entries = [entry for result in rows.distinct(results) for entry in _entries(result)]
-    return msgspec.json.format(msgspec.json.encode(entries), indent=1).decode() + "\n"
+    return cleaning.as_json(entries)
 
 
 def _entries(result: Result) -> list[dict[str, Any]]:

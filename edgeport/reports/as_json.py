@@ -1,21 +1,27 @@
 """For machines: everything, raw samples included. One result is an object, several are a list of objects."""
 
+import re
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 import msgspec
 
-from edgeport import breakdown, stats
+from edgeport import breakdown, cleaning, documents, stats
 from edgeport.errors import ResultFileError
 from edgeport.records import SCHEMA, Comparison, OpProfile, Result
 from edgeport.reports import View, rows, verdicts
 
+RAW_PROFILE = ("plain_ns", "invoke_us", "between_us", "preempted", "disturbed", "before", "after")
+# Of an indented document: a list of numbers, which no text can look like, for in JSON none has a line break.
+NUMBERS = re.compile(r"\[\n\s*(-?[\d.][-+.\deE]*(?:,\n\s*-?[\d.][-+.\deE]*)*)\n\s*\]")
+
 
 def render(results: Sequence[Result], view: View) -> str:
+    """With each list of numbers on one line."""
     documents = [document(result) for result in results]
-    data = msgspec.json.encode(documents[0] if len(documents) == 1 else documents)
-    return msgspec.json.format(data, indent=1).decode() + "\n"
+    text = cleaning.as_json(documents[0] if len(documents) == 1 else documents)
+    return NUMBERS.sub(lambda found: f"[{re.sub(chr(10) + ' *', ' ', found[1])}]", text)
 
 
 def document(result: Result) -> dict[str, Any]:
@@ -33,6 +39,9 @@ def document(result: Result) -> dict[str, Any]:
         "num_threads": result.num_threads,
         "cores": result.cores,
         "inputs": result.inputs,
+        "assumed_shapes": result.assumed_shapes,
+        "input_data": result.input_data,
+        "takes_outputs": result.takes_outputs,
         "verdict": stats.verdict(result),
         "limits": sorted({name for run in result.launches for name in stats.limits(run.before, run.after)}),
         "stolen_share": max((s for s in map(stats.steal, result.launches) if s is not None), default=None),
@@ -44,6 +53,10 @@ def document(result: Result) -> dict[str, Any]:
         "unattributed_share": breakdown.unattributed_share(profile) if profile else None,
         "profiler_overhead": stats.overhead(profile) if profile else None,
         "invoke_us": stats.invoke_us(profile) if profile else None,
+        "profiled_runs": len(profile.invoke_us) if profile else None,
+        "profiled_runs_set_aside": stats.runs_set_aside(profile) if profile else None,
+        "disturbed": profile.disturbed if profile else None,
+        "too_short_to_break_down": breakdown.is_too_short(profile) if profile else None,
         "ops": _ops(profile),
         "raw": {
             "warmup_runs": result.warmup_runs,
@@ -61,7 +74,7 @@ def read(text: bytes, name: str) -> list[Result | Comparison]:
     errors. Raises ResultFileError.
     """
     try:
-        found = msgspec.json.decode(text)
+        found: Any = documents.decoded(text, object)
         return [_read(document) for document in (found if isinstance(found, list) else [found])]
     except (msgspec.MsgspecError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as e:
         why = f"{e} is missing" if isinstance(e, KeyError) else e
@@ -97,7 +110,7 @@ def _check(result: Result) -> None:
 def _raw(profile: OpProfile | None) -> dict[str, Any] | None:
     if profile is None:
         return None
-    return {name: getattr(profile, name) for name in ("plain_ns", "invoke_us", "between_us", "before", "after")}
+    return {name: getattr(profile, name) for name in RAW_PROFILE}
 
 
 def _classes(profile: OpProfile | None) -> dict[str, Any]:
@@ -108,6 +121,6 @@ def _classes(profile: OpProfile | None) -> dict[str, Any]:
 def _ops(profile: OpProfile | None) -> list[dict[str, Any]]:
     pairs = breakdown.by_op(profile) if profile else []
     return [
-        {**msgspec.to_builtins(op), "share": line.share, "gmacs": line.gmacs if line.madds else None}
+        {**msgspec.to_builtins(op), "share": line.share, "gmacs": line.gmacs if op.madds else None}
         for op, line in pairs
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from edgeport import cleaning
 from edgeport.records import Result
 from edgeport.reports import View, rows
 
@@ -17,5 +18,5 @@ def draw(tables: Sequence[rows.Table], view: View) -> str:
 def _table(table: rows.Table) -> str:
     rule = ["-:" if i in table.numeric else "-" for i in range(len(table.header))]
     lines = [table.header, rule, *table.rows]
-    body = "\n".join(f"| {' | '.join(cell.strip().replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-    return f"**{table.title}**\n\n{body}\n"
+    body = "\n".join(f"| {' | '.join(map(cleaning.markdown_cell, line))} |" for line in lines)
+    return f"**{cleaning.markdown(table.title)}**\n\n{body}\n"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from edgeport import breakdown, stats
+from edgeport import breakdown, cleaning, stats
 from edgeport.errors import UsageError
 from edgeport.records import Result
 from edgeport.reports import View, figures, rows
@@ -26,12 +26,12 @@ def render(results: Sequence[Result], view: View) -> str:
         raise UsageError("--format svg draws breakdowns; leave out --no-ops")
     figure, axes = pyplot.subplots(figsize=(8, 1.5 + 0.5 * len(profiled)), layout="constrained")
     _draw(axes, profiled)
-    axes.set_title(rows.headline(profiled), fontsize=9, wrap=True)
+    axes.set_title(cleaning.figure(rows.headline(profiled)), fontsize=9, wrap=True)
     return figures.saved(figure, "svg").decode()
 
 
 def _draw(axes: Any, results: Sequence[Result]) -> None:
-    labels = [rows.label(r, results).replace(" ", "\n", 1) for r in results]
+    labels = [cleaning.figure(rows.label(r, results)).replace(" ", "\n", 1) for r in results]
     starts = [0.0] * len(results)
     columns = [{line.key: line.share for line in breakdown.by_class(r.profile)} for r in results if r.profile]
     medians = [stats.latency(r.launches).median for r in results]

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from io import StringIO
 
+import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from edgeport import cleaning
 from edgeport.records import Result
 from edgeport.reports import View, rows
 
@@ -22,11 +25,17 @@ def draw(tables: Sequence[rows.Table], view: View) -> str:
     for n, table in enumerate(tables):
         if n:
             console.print()
-        console.print(table.title, markup=False, highlight=False)
-        console.print(_shown(table, view.width))
+        cleaned = _cleaned(table)
+        console.print(cleaned.title, markup=False, highlight=False, emoji=False)
+        console.print(_shown(cleaned, view.width))
     file = console.file
     assert isinstance(file, StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def _cleaned(table: rows.Table) -> rows.Table:
+    cells = tuple(tuple(map(cleaning.line, row)) for row in table.rows)
+    return msgspec.structs.replace(table, title=cleaning.line(table.title), rows=cells)
 
 
 def _shown(table: rows.Table, width: int) -> Table:
@@ -40,7 +49,7 @@ def _shown(table: rows.Table, width: int) -> Table:
             table.header[i], justify="right" if numeric else "left", no_wrap=numeric and fits, overflow="fold"
         )
     for row in table.rows:
-        shown.add_row(*(row[i].replace("[", "\\[") for i in columns))
+        shown.add_row(*(Text(row[i]) for i in columns))
     return shown
 
 

@@ -1,12 +1,11 @@
 """How the rows of a history are shown: as a table, or as records for machines."""
 
-import csv
 from collections.abc import Sequence
 from datetime import datetime
-from io import StringIO
 
 import msgspec
 
+from edgeport import cleaning
 from edgeport.history import SHOWN_ID, Entry
 from edgeport.reports import View, as_markdown, as_table
 from edgeport.reports.rows import Table
@@ -18,9 +17,9 @@ SHOWN_COMMIT = 9  # hex digits
 def render(entries: Sequence[Entry], format: str, view: View, title: str = "") -> str:
     """format: one of FORMATS. title: of the tables."""
     if format == "json":
-        return msgspec.json.format(msgspec.json.encode(entries), indent=1).decode() + "\n"
+        return cleaning.as_json(entries)
     if format == "csv":
-        return _csv(entries)
+        return cleaning.as_csv([Entry.__struct_fields__, *map(msgspec.structs.astuple, entries)])
     draw = {"table": as_table.draw, "markdown": as_markdown.draw}[format]
     return draw([_table(entries, title)], view)
 
@@ -33,14 +32,6 @@ def moment(entry: Entry) -> str:
 def commit(entry: Entry) -> str:
     """A commit, with a plus where files were not as in it."""
     return f"{entry.git_commit[:SHOWN_COMMIT]}{'+' * bool(entry.git_dirty)}" if entry.git_commit else ""
-
-
-def _csv(entries: Sequence[Entry]) -> str:
-    out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(Entry.__struct_fields__)
-    writer.writerows(msgspec.structs.astuple(entry) for entry in entries)
-    return out.getvalue()
 
 
 def _table(entries: Sequence[Entry], title: str) -> Table:

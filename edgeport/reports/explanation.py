@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from edgeport.records import Artifact, Manifest, Quantized
+from edgeport.records import Artifact, Manifest, PieceVerification, Quantized
 from edgeport.reports import View, as_table
 from edgeport.reports.rows import Table
 from edgeport.speedup import Speedup
@@ -10,7 +10,7 @@ from edgeport.speedup import Speedup
 
 def render(manifest: Manifest, view: View, speedups: Sequence[Speedup] = ()) -> str:
     """view.top: how many of the layers that lose most, and modules that take longer, are listed; 0 is all."""
-    tables = [_passes(manifest)]
+    tables = [_passes(manifest), _verdicts(manifest)]
     for artifact in manifest.artifacts:
         if artifact.quantized is not None:
             tables += _quantized(artifact, artifact.quantized, view.top)
@@ -26,6 +26,39 @@ def _passes(manifest: Manifest) -> Table:
     )
     title = f"{manifest.model.name}: what the graph passes did" if rows else "no graph pass ran (--no-optimize)"
     return Table(title, ("pass", "for", "changes", "operators gone", "what it does"), rows, (2, 3))
+
+
+def _verdicts(manifest: Manifest) -> Table:
+    """Each piece of each file's outputs, on the samples that it is judged by and on those that its ranges are from."""
+    rows = []
+    for artifact in manifest.artifacts:
+        verification = artifact.verification
+        on = f"{verification.samples}{_held(artifact)}"
+        ranges = artifact.calibrated.pieces if artifact.calibrated else (None,) * len(verification.pieces)
+        for piece, seen in zip(verification.pieces, ranges, strict=True):
+            error = f"{piece.max_relative_error:.1e}"
+            rows.append((artifact.file, _where(piece), error, _quality(piece), _quality(seen), on))
+    title = f"how far the files are from PyTorch, on {manifest.calibration.source}"
+    header = ("file", "output", "max error", "SQNR dB", "on its ranges' samples", "samples")
+    return Table(title, header, tuple(rows), (2, 3, 4))
+
+
+def _held(artifact: Artifact) -> str:
+    if artifact.quantized is None:
+        return ""
+    return " held back" if artifact.verification.held_back else ", not held back"
+
+
+def _where(piece: PieceVerification) -> str:
+    return f"{piece.output}{piece.piece}" if piece.piece.startswith("[") else f"{piece.output} {piece.piece}".strip()
+
+
+def _quality(piece: PieceVerification | None) -> str:
+    if piece is None:
+        return ""
+    if piece.agreement is not None:
+        return f"{piece.agreement:.0%} equal"
+    return "equal" if piece.sqnr_db is None else f"{piece.sqnr_db:.1f}"
 
 
 def _times(speedups: Sequence[Speedup]) -> Table:

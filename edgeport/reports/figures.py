@@ -14,6 +14,7 @@ def pyplot(what: str) -> Any:
         import matplotlib as mpl
     except ImportError as e:
         raise UsageError(f"{what} needs matplotlib; run pip install 'edgeport[plot]'") from e
+    mpl.rcdefaults()  # a matplotlibrc of the current folder is nobody's wish
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "edgeport"
     from matplotlib import pyplot as found

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from edgeport import guidelines
+from edgeport import cleaning, guidelines
 from edgeport.analysis import Analysis, Layer
 from edgeport.breakdown import ROOT, module_label
 from edgeport.records import SCHEMA
@@ -27,8 +27,7 @@ def render(analyses: Sequence[Analysis], format: str, view: View) -> str:
     """One network in detail; several side by side, and each in detail if the view says by what (else it is "")."""
     if format == "json":
         documents = [document(analysis, view.depth) for analysis in analyses]
-        data = msgspec.json.encode(documents[0] if len(documents) == 1 else documents)
-        return msgspec.json.format(data, indent=1).decode() + "\n"
+        return cleaning.as_json(documents[0] if len(documents) == 1 else documents)
     if format == "csv":
         return _csv(analyses, view)
     draw = {"table": as_table.draw, "markdown": as_markdown.draw}[format]

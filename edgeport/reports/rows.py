@@ -1,6 +1,6 @@
 """The tables that several formats show, as plain text cells."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 import msgspec
@@ -8,7 +8,7 @@ import msgspec
 from edgeport import breakdown, stats
 from edgeport.breakdown import Line
 from edgeport.errors import UsageError
-from edgeport.records import Result
+from edgeport.records import OpProfile, Result
 from edgeport.reports import View
 
 
@@ -55,7 +55,21 @@ def headline(results: Sequence[Result]) -> str:
         runner = ", by benchmark_model: one median a launch, no samples" if "runner" in result.facts else ""
         slowed = _slowed([r for r in results if r.device == device])
         told.append(f"{device} ({chip}), {threads}{runner}{emulated}{slowed}")
-    return f"{models} on {'; '.join(told)}"
+    return f"{models} on {'; '.join(told)}{_circumstances(results)}"
+
+
+def _circumstances(results: Sequence[Result]) -> str:
+    """What the files were run with, where it is not theirs alone: sizes that were assumed, values that were given."""
+    told = dict.fromkeys(_listed(r.assumed_shapes) for r in results if r.assumed_shapes)
+    given = dict.fromkeys(r.input_data.file for r in results if r.input_data)
+    assumed = f"; input sizes ASSUMED, since the file leaves them open: {', '.join(told)}" if told else ""
+    values = f"; inputs of {', '.join(given)}" if given else ""
+    untaken = "" if all(r.takes_outputs for r in results) else "; without taking outputs, whose sizes only a run tells"
+    return f"{assumed}{values}{untaken}"
+
+
+def _listed(shapes: Mapping[str, Sequence[int]]) -> str:
+    return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
 
 
 def _slowed(results: Sequence[Result]) -> str:
@@ -143,8 +157,28 @@ def classes(results: Sequence[Result]) -> Table:
     header = ("class", *(f"{r.precision} {r.runtime}{d}" for r, d in zip(results, devices, strict=True)))
     rows = [(key, *(_share(column[key]) for column in lines)) for key in lines[0]]
     overheads = tuple(f"{stats.overhead(r.profile):+.0%}" for r in results if r.profile)
+    aside = tuple(_set_aside(r.profile) for r in results if r.profile)
     title = "share of the profiled run by class (ShuffleNetV2, Fig. 2)"
-    return Table(title, header, (*rows, ("profiler's cost", *overheads)), tuple(range(1, len(header))))
+    short = [label(r, results) for r in results if r.profile and breakdown.is_too_short(r.profile)]
+    title += f"; TOO SHORT TO BREAK DOWN: {', '.join(short)}: {breakdown.TOO_SHORT}" if short else ""
+    disturbed = [label(r, results) for r in results if r.profile and r.profile.disturbed]
+    title += f"; DISTURBED: {', '.join(disturbed)}: {breakdown.DISTURBED}" if disturbed else ""
+    rows += [("profiler's cost", *overheads), ("runs set aside", *aside)]
+    return Table(title, header, tuple(rows), tuple(range(1, len(header))))
+
+
+def _set_aside(profile: OpProfile) -> str:
+    if profile.disturbed:
+        return f"by operator, of {len(profile.invoke_us)}"
+    return f"{stats.runs_set_aside(profile)} of {len(profile.invoke_us)}"
+
+
+def _runs(profile: OpProfile) -> str:
+    """What a breakdown is made of, for its title."""
+    short = "; TOO SHORT TO BREAK DOWN" if breakdown.is_too_short(profile) else ""
+    if profile.disturbed:
+        return f"all {len(profile.invoke_us)} runs DISTURBED: means of each operator's quicker half{short}"
+    return f"{_set_aside(profile)} runs set aside{short}"
 
 
 def _share(line: Line) -> str:
@@ -156,7 +190,8 @@ def modules(result: Result, results: Sequence[Result], view: View) -> Table:
     header = ("module", "ms", "share", "MMAdds", "GMAC/s", "MB moved")
     lines = breakdown.by_module(result.profile, view.depth)
     rows = tuple((line.key, *_figures(line)) for line in lines)
-    return Table(f"{label(result, results)}, by module to depth {view.depth}", header, rows, (1, 2, 3, 4, 5), (5, 4, 3))
+    title = f"{label(result, results)}, by module to depth {view.depth}; {_runs(result.profile)}"
+    return Table(title, header, rows, (1, 2, 3, 4, 5), (5, 4, 3))
 
 
 def operators(result: Result, results: Sequence[Result], view: View) -> Table:
@@ -168,10 +203,9 @@ def operators(result: Result, results: Sequence[Result], view: View) -> Table:
     if view.by != "op" and view.top and len(pairs) > view.top:
         pairs = sorted(pairs, key=lambda pair: -pair[0].us)[: view.top]
         title = f"{what}, the {view.top} slowest operators (--by op lists all {len(result.profile.ops)})"
+    title += f"; {_runs(result.profile)}"
     header = ("op", "class", "module", "shape", "ms", "share", "MMAdds", "GMAC/s", "MB moved")
-    rows = tuple(
-        (op.op, op.class_, _module(op.module), "x".join(map(str, op.shape)), *_figures(line)) for op, line in pairs
-    )
+    rows = tuple((op.op, op.class_, _module(op.module), _shape(op.shape), *_figures(line)) for op, line in pairs)
     return Table(title, header, rows, (4, 5, 6, 7, 8), (8, 7, 3, 6))
 
 
@@ -179,6 +213,19 @@ def _module(module: str | None) -> str:
     return breakdown.UNATTRIBUTED if module is None else module or breakdown.ROOT
 
 
+def _shape(shape: Sequence[int]) -> str:
+    """With a question mark for a size that is not known."""
+    return "x".join("?" if size < 0 else str(size) for size in shape)
+
+
 def _figures(line: Line) -> tuple[str, str, str, str, str]:
-    costs = (f"{line.madds / 1e6:.2f}", f"{line.gmacs:.1f}") if line.madds else ("", "")
-    return (f"{line.us / 1e3:.3f}", f"{line.share:.1%}", *costs, f"{line.bytes / 1e6:.2f}" if line.bytes else "")
+    costs = (_amount(line.madds, line.unknown_madds), "" if line.unknown_madds else f"{line.gmacs:.1f}")
+    rate = costs if line.madds or line.unknown_madds else ("", "")
+    return (f"{line.us / 1e3:.3f}", f"{line.share:.1%}", *rate, _amount(line.bytes, line.unknown_bytes))
+
+
+def _amount(known: int, unknown: int) -> str:
+    """In millions: nothing for none, a question mark for what is not known, "at least" for what is known in part."""
+    if unknown:
+        return f"≥{known / 1e6:.2f}" if known else "?"
+    return f"{known / 1e6:.2f}" if known else ""

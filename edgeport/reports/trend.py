@@ -7,6 +7,7 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
+from edgeport import cleaning
 from edgeport.errors import UsageError
 from edgeport.history import Entry
 from edgeport.reports import figures
@@ -46,7 +47,8 @@ def render(entries: Sequence[Entry], format: str, over: str = "") -> bytes:
     figure, axes = pyplot.subplots(len(panels), 1, figsize=size, layout="constrained", squeeze=False)
     for panel, ((model, device, emulated), found) in zip(axes[:, 0], panels, strict=True):
         _draw(panel, found, over)
-        panel.set_title(f"{model} on {device}" + ", EMULATED: says nothing of a real device" * emulated, fontsize=9)
+        title = cleaning.figure(f"{model} on {device}") + ", EMULATED: says nothing of a real device" * emulated
+        panel.set_title(title, fontsize=9)
     figure.supxlabel(NOTE, fontsize=7)
     return figures.saved(figure, format)
 
@@ -89,8 +91,8 @@ def _draw_line(axes: Any, entries: Sequence[Entry], where: Callable[[Entry], Any
     axes.errorbar(xs, ys, yerr=(low, high), fmt="o", color=color, markersize=3, linewidth=0.9, capsize=2)
     runs = [list(found) for _, found in groupby(ordered, key=lambda entry: entry.runtime_version)]
     threads = f"{ordered[0].num_threads} thread{'s' * (ordered[0].num_threads > 1)}"
-    versions = ", then ".join(run[0].runtime_version for run in runs[:MOST_VERSIONS])
-    label: str | None = f"{ordered[0].runtime} {ordered[0].precision}, {threads}\n{versions}"
+    versions = cleaning.figure(", then ".join(run[0].runtime_version for run in runs[:MOST_VERSIONS]))
+    label: str | None = cleaning.figure(f"{ordered[0].runtime} {ordered[0].precision}, {threads}") + f"\n{versions}"
     for run in runs:
         middles = [(x, median(e.median_ms or 0 for e in found)) for x, found in _grouped(run, where)]
         axes.plot(*zip(*middles, strict=True), style, color=color, linewidth=1.1, label=label)
@@ -105,7 +107,13 @@ def _commits(entries: Iterable[Entry]) -> list[str]:
 
 def _label(axes: Any, places: Sequence[str]) -> None:
     step = -(-len(places) // MOST_LABELS)
-    axes.set_xticks(range(0, len(places), step), places[::step], rotation=45, ha="right", family="monospace")
+    axes.set_xticks(
+        range(0, len(places), step),
+        [*map(cleaning.figure, places[::step])],
+        rotation=45,
+        ha="right",
+        family="monospace",
+    )
     axes.set_xlim(-0.5, len(places) - 0.5)
 
 

@@ -1,13 +1,11 @@
 """How comparisons are shown: tables for a terminal or a pull request, JSON with every sample, JUnit for a CI server."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-import msgspec
-
-from edgeport import breakdown, compare
+from edgeport import breakdown, cleaning, compare
 from edgeport.compare import Check
 from edgeport.records import SCHEMA, Comparison, OpProfile
 from edgeport.reports import View, as_markdown, as_table
@@ -25,11 +23,10 @@ def render(comparisons: Sequence[Comparison], format: str, view: View) -> str:
     """view: depth of the modules, width of the terminal."""
     if format == "json":
         documents = [document(comparison, view.depth) for comparison in comparisons]
-        data = msgspec.json.encode(documents[0] if len(documents) == 1 else documents)
-        return msgspec.json.format(data, indent=1).decode() + "\n"
+        return cleaning.as_json(documents[0] if len(documents) == 1 else documents)
     if format == "markdown":
-        return as_markdown.draw(tables(comparisons, view), view) + _reasons(comparisons, "- ")
-    return as_table.draw(tables(comparisons, view), view) + _reasons(comparisons, "")
+        return as_markdown.draw(tables(comparisons, view), view) + _reasons(comparisons, "- ", cleaning.markdown)
+    return as_table.draw(tables(comparisons, view), view) + _reasons(comparisons, "", cleaning.line)
 
 
 def summary(comparisons: Sequence[Comparison], view: View, failure: str = "") -> str:
@@ -38,7 +35,8 @@ def summary(comparisons: Sequence[Comparison], view: View, failure: str = "") ->
     counts = ", ".join(f"{outcomes.count(o)} {o}" for o in MARKS if o in outcomes) or "nothing was measured"
     worst = next((o for o in (compare.REGRESSED, compare.INCONCLUSIVE) if o in outcomes), compare.PASS)
     mark = MARKS[worst if outcomes and not failure else compare.INCONCLUSIVE]
-    told = f"**Then it failed**, and there is no verdict on the rest:\n\n```\n{failure}\n```\n\n" if failure else ""
+    block = cleaning.markdown_block(failure)
+    told = f"**Then it failed**, and there is no verdict on the rest:\n\n{block}\n\n" if failure else ""
     body = render(comparisons, "markdown", view) if comparisons else ""
     return f"### {mark} edgeport: {counts}\n\n{told}{body}"
 
@@ -198,14 +196,14 @@ def _profiles(comparison: Comparison) -> tuple[list[OpProfile], list[OpProfile]]
     return before, after
 
 
-def _reasons(comparisons: Sequence[Comparison], bullet: str) -> str:
+def _reasons(comparisons: Sequence[Comparison], bullet: str, clean: Callable[[str], str]) -> str:
     """Why, of each check that is no plain pass."""
     lines = []
     for comparison in comparisons:
         for check in compare.checks(comparison):
             if check.outcome not in (None, compare.PASS):
-                name = _named(comparison)
-                lines.append(f"{bullet}{name}: {check.what} {check.outcome}: {_explained(comparison, check)}\n")
+                name, why = clean(_named(comparison)), clean(_explained(comparison, check))
+                lines.append(f"{bullet}{name}: {check.what} {check.outcome}: {why}\n")
     return "\n" + "".join(lines) if lines else ""
 
 

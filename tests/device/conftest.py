@@ -1,16 +1,15 @@
-"""What all device tests share: a board on loopback, a folder of devices of their own, and the command line."""
+"""What all device tests share: a board on loopback, and the command line."""
 
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from command_line import Ended
 
-from edgeport import catalog, cli
+from edgeport import catalog, cli, device_files
 from edgeport.catalog import Device
 
 from .board import SSHD, Board, board
@@ -20,24 +19,11 @@ MODELS = Path(catalog.__file__).parent / "data" / "check"
 Here = Callable[..., Ended]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What nobody should take for tested."""
+@pytest.fixture(scope="session", autouse=True)
+def _needs_ssh() -> None:
     if MISSING:
         packages = "install openssh-client and openssh-server"
-        terminalreporter.write_sep("!", f"NOT TESTED: devices over SSH, for want of {', '.join(MISSING)}; {packages}")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache, a configuration and a folder for temporary files (with the lock of this machine) of the tests' own."""
-    if MISSING:
-        pytest.skip(f"no {' and no '.join(MISSING)} here")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
-        patch.setattr(tempfile, "tempdir", os.environ["TMPDIR"])
-        yield
+        pytest.skip(f"NOT TESTED: devices over SSH, for want of {', '.join(MISSING)}; {packages}")
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +79,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def install(made: Board, folder: Path, monkeypatch: pytest.MonkeyPatch, **keys: object) -> None:
-    """Goes to the folder, and writes the board's file there."""
+    """Goes to the folder, and writes the board's file there, which counts."""
+    monkeypatch.setenv(device_files.FOLDER, str(folder / "devices"))
     (folder / "devices").mkdir(exist_ok=True)
     (folder / "devices" / "board.toml").write_text(made.toml(**keys))
     monkeypatch.chdir(folder)

@@ -109,7 +109,7 @@ def test_a_file_that_is_not_there_is_named(ssh: Transport, tmp_path: Path) -> No
 def test_a_killed_command_runs_no_more_on_the_device(ssh: Transport, a_board: Board) -> None:
     process = ssh.start(["cat"], listens=True)
     process.write_line("hello")
-    assert process.line(10) == "hello"
+    assert process.line(60) == "hello"
     process.kill()
     until(lambda: not a_board.processes(), "the command has ended")
 
@@ -117,9 +117,9 @@ def test_a_killed_command_runs_no_more_on_the_device(ssh: Transport, a_board: Bo
 def test_a_broken_connection_is_told_apart_from_a_command_that_failed(device: Device, own_board: Board) -> None:
     with open_transport(catalog.find_device("board")) as transport:
         process = transport.start(WAITS)
-        assert process.line(10) == "here"
+        assert process.line(60) == "here"
         own_board.cut()
-        assert process.line(10) is None
+        assert process.line(60) is None
         process.kill()
         assert process.lost
         own_board.stop()
@@ -159,7 +159,7 @@ def test_nothing_is_left_on_the_device_when_the_host_is_killed(device: Device, a
     program = (
         "from edgeport import catalog\nfrom edgeport.transport import open_transport\nimport time\n"
         "with open_transport(catalog.find_device('board')) as t:\n"
-        "    p = t.start(['cat'], listens=True); p.write_line('x'); print(p.line(10), flush=True); time.sleep(60)"
+        "    p = t.start(['cat'], listens=True); p.write_line('x'); print(p.line(60), flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout

@@ -52,13 +52,19 @@ def nothing_in(folder: Path) -> bool:
     ],
     ids=lambda value: " ".join(value[:4]) if isinstance(value, list) and value[0] in ("export", "profile") else "",
 )
-def test_wrong_commands(arguments: list[str], words: list[str], tmp_path: Path) -> None:
-    code = FAILURE if arguments == ["profile", "."] else USAGE
-    done = edgeport(*arguments, code=code, cwd=tmp_path)
+def test_wrong_commands(
+    arguments: list[str], words: list[str], tmp_path: Path, here: Edgeport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = here(*arguments, code=FAILURE if arguments == ["profile", "."] else USAGE)
     for word in words:
         assert word in done.err
     assert done.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_command_ends_a_process_of_its_own_with_its_exit_code(tmp_path: Path) -> None:
+    assert "did you mean shufflenet_v2" in edgeport("export", "shuflenet_v2", code=USAGE, cwd=tmp_path).err
 
 
 # Factories

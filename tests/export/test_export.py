@@ -105,12 +105,18 @@ def test_the_manifest_tells_each_file(shufflenet: Path, file: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_the_manifest_tells_the_verification(shufflenet: Path, file: str) -> None:
     verification = artifacts_of(shufflenet)[file]["verification"]
-    assert verification["samples"] == manifest_of(shufflenet)["calibration"]["samples"]
+    calibration, calibrated = manifest_of(shufflenet)["calibration"], artifacts_of(shufflenet)[file]["calibrated"]
+    assert (calibration["samples"], calibration["held_back"]) == (32, 8)
+    assert verification["held_back"]
+    assert [(piece["output"], piece["piece"]) for piece in verification["pieces"]] == [("output", "")]
+    assert verification["samples"] == (32 if file.startswith("fp32") else 8)
     if file.startswith("fp32"):
+        assert calibrated is None
         assert verification["max_relative_error"] < 1e-4
         assert verification["sqnr_db"] > 80
         assert verification["top1_agreement"] == 1
     else:
+        assert (calibrated["samples"], calibrated["held_back"]) == (24, False)
         assert 10 < verification["sqnr_db"] < 60
         assert 0 < verification["top1_agreement"] <= 1
 

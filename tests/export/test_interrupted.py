@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import ended, group, network, running, until
+from command_line import PATIENCE_S, ended, group, network, running, until
 
 INTERRUPTED, FAILURE = 130, 3
 MANY = ("--launches=500", "--num-runs=20", "--format=json")
@@ -37,6 +37,15 @@ def interrupt(process: subprocess.Popen[str]) -> None:
 def temporary(folder: Path) -> list[str]:
     """Temporary folders and files that edgeport itself makes."""
     return sorted(p.name for p in folder.rglob("*") if re.match(r"\.converting-|\.new-|edgeport-|\..*\.tmp$", p.name))
+
+
+def test_an_export_that_is_ended_by_a_signal_leaves_no_converter(tmp_path: Path, scratch: Path) -> None:
+    with running("export", network("rare"), "-o", tmp_path / "out") as process:
+        until(lambda: children(process, "edgeport.export.worker"), "a converter", process)
+        process.send_signal(signal.SIGTERM)
+        ended(process, 143)
+        assert group(process.pid) == {}
+    assert temporary(scratch) == []
 
 
 @pytest.mark.parametrize("moment", ["while it captures", "while litert-torch converts"])
@@ -106,6 +115,21 @@ def test_an_interrupted_profile_shows_the_launches_that_have_ended(small: Path, 
     assert temporary(scratch) == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_profile_that_is_ended_by_a_signal_cleans_up_and_says_so(
+    number: signal.Signals, code: int, small: Path, scratch: Path
+) -> None:
+    """Heard by the command alone, as from kill, a service manager or a terminal that was closed."""
+    with running("profile", small, *MANY, "--runtime=litert") as process:
+        watch_launches(process, how_many=4)
+        process.send_signal(number)
+        done = ended(process, code)
+        assert number.name in done.err
+        assert group(process.pid) == {}
+    assert len(results(done.out)) == 2
+    assert temporary(scratch) == []
+
+
 def test_an_agent_that_is_killed_is_said_and_what_was_measured_is_shown(small: Path, scratch: Path) -> None:
     with running("profile", small, "--precision=fp32", "--launches=500", "--num-runs=2000", "--format=json") as process:
         os.kill(watch_launches(process, how_many=4), signal.SIGKILL)
@@ -133,7 +157,7 @@ def test_a_closed_pipe_is_no_error(small: Path) -> None:
     with running("profile", small, "--by=op", "--launches=1", "--num-runs=1", "--quiet") as process:
         assert process.stdout is not None
         process.stdout.close()
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE_S)
         assert process.returncode == 0
         assert process.stderr is not None
         said = process.stderr.read().splitlines()

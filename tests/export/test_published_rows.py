@@ -530,7 +530,7 @@ def test_preprocessing_is_that_of_the_weights() -> None:
         (micronet.build, {"variant": "M0"}),
         (micronet.build, {"variant": "M3", "rotate": False}),
     ],
-    ids=str,
+    ids=lambda value: value.__module__.rpartition(".")[2] if callable(value) else str(value),
 )
 def test_outputs_depend_on_inputs(build: Callable[..., nn.Module], arguments: Arguments) -> None:
     torch.manual_seed(0)

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAKE = '#!/bin/bash\nprintf "%s\\n" "$@" > "$NOTES"\nexit "$CODE"\n'
+FAKE = """#!/bin/bash
+printf '%s\\n' "$@" > "$NOTES"
+while [[ $# -gt 0 ]]; do [[ $1 != -o || -z $MEASURED ]] || echo '{}' >"$2"; shift; done
+exit "$CODE"
+"""
 
 
-def act(tmp_path: Path, code: int, **inputs: str) -> tuple[int, dict[str, str], list[str], str]:
+def act(tmp_path: Path, code: int, measured: bool = True, **inputs: str) -> tuple[int, dict[str, str], list[str], str]:
     """(exit code, outputs, arguments of edgeport, what was written)."""
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin" / "edgeport"
@@ -23,10 +27,11 @@ def act(tmp_path: Path, code: int, **inputs: str) -> tuple[int, dict[str, str], 
         "GITHUB_OUTPUT": str(tmp_path / "outputs"),
         "NOTES": str(tmp_path / "notes"),
         "CODE": str(code),
+        "MEASURED": "yes" if measured else "",
         **{f"INPUT_{name.upper()}": value for name, value in inputs.items()},
     }
     done = subprocess.run(
-        [ROOT / "scripts" / "action"], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [ROOT / "scripts" / "action"], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     read = [
         path.read_text().splitlines() if path.exists() else [] for path in (tmp_path / "outputs", tmp_path / "notes")
@@ -51,6 +56,20 @@ def test_no_verdict_may_be_a_warning_and_a_regression_never_is(tmp_path: Path) -
     assert "::warning" in said
     (tmp_path / "again").mkdir()
     assert act(tmp_path / "again", 1, inconclusive="warn")[0] == 1
+
+
+def test_a_baseline_with_which_nothing_was_compared_never_passes(tmp_path: Path) -> None:
+    """As where its path is wrong."""
+    ended, outputs, _, said = act(tmp_path, 4, measured=False, inconclusive="warn", baseline="nowhere")
+    assert (ended, outputs["outcome"]) == (4, "failure")
+    assert "::error" in said
+
+
+@pytest.mark.parametrize(("given", "passed"), [("true", True), ("false", False)])
+def test_a_baselines_factories_are_trusted_only_where_the_workflow_says_so(
+    tmp_path: Path, given: str, passed: bool
+) -> None:
+    assert ("--trust-baseline" in act(tmp_path, 0, trust_baseline=given)[2]) == passed
 
 
 def test_inputs_are_passed_on_as_they_are(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeport import cli, runner
+from edgeport import catalog, cli, runner
 from edgeport.errors import DeviceError
 
 from .networks import COMMENTED, LONGER, SOURCE
@@ -24,12 +24,11 @@ TOLERANCES = ("--tolerance", "25%", "--effect", "100%", "--size-tolerance", "off
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """And a history and a folder for temporary files, with the lock of this machine, of the tests' own."""
+def _own_history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A history of what this file measures alone; and no summary for GitHub."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         patch.delenv("GITHUB_STEP_SUMMARY", raising=False)
         yield
 
@@ -83,7 +82,18 @@ def test_a_branch_that_adds_a_convolution_fails_and_its_block_is_named_first(
 ) -> None:
     branch(LONGER)
     out = gate(
-        *("check", "--baseline", "baseline", *TOLERANCES, "--format", "json", "-o", "result.json", "--quiet"),
+        *(
+            "check",
+            "--trust-baseline",
+            "--baseline",
+            "baseline",
+            *TOLERANCES,
+            "--format",
+            "json",
+            "-o",
+            "result.json",
+            "--quiet",
+        ),
         *("--summary", "summary.md", "--junit", "junit.xml"),
         code=1,
     )
@@ -114,7 +124,7 @@ def test_a_branch_that_changes_comments_passes(
         Image.new("RGB", (40, 30), (shade,) * 3).save(folder / "photos" / name / "a.png")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "job.md"))
     Path("job.md").write_text("earlier\n")
-    text = gate("check", *TOLERANCES, "--eval-data", "photos", "--seed", "1")
+    text = gate("check", "--trust-baseline", *TOLERANCES, "--eval-data", "photos", "--seed", "1")
     assert "PASS" in text
     assert "accuracy" in text
     assert Path("job.md").read_text().startswith("earlier\n### ✅ edgeport: 1 PASS")
@@ -130,23 +140,49 @@ def test_with_nothing_to_compare_with_there_is_no_verdict(
     else:
         index = folder / "baseline" / "baseline.json"
         index.write_text(json.dumps({**json.loads(index.read_text()), "entries": []}))
-    text = gate("check", "--summary", "summary.md", "--junit", "junit.xml", code=4)
+    text = gate("check", "--trust-baseline", "--summary", "summary.md", "--junit", "junit.xml", code=4)
     assert "edgeport baseline save" in text
     summary = Path("summary.md").read_text()
     assert summary.startswith("### ❔ edgeport: nothing was measured")
     assert "edgeport baseline save" in summary
 
 
+def test_a_factory_that_only_the_baseline_names_is_run_where_the_user_saved_it_and_as_it_was(
+    gate: Gate, branch: Callable[[str], Path], kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of it, or one that was changed, has to be trusted; or the factory is named."""
+    branch(SOURCE.replace("return Net()", "raise RuntimeError('this ran')"))
+    refused = gate("check", code=2)
+    assert "the baseline names the factory net.py:build" in refused
+    assert "--trust-baseline" in refused
+    assert "this ran" in gate("check", "net.py:build", code=3)
+    assert "net.py:build" in gate("check", "build", code=2)  # a name, but not the factory's
+    gate("baseline", "save", next(Path("baseline", "objects").iterdir()), "-o", "baseline", "--quiet")
+    assert "--trust-baseline" in gate("check", code=2)  # what others left in it is not the user's now
+    monkeypatch.chdir(kept)
+    monkeypatch.setattr(catalog, "find_factory", lambda model: catalog.build(refusing(model), {}))
+    assert "this ran" in gate("check", code=3)
+
+
+def refusing(model: str) -> catalog.Factory:
+    """A factory that says that it was called."""
+
+    def call() -> None:
+        raise RuntimeError("this ran")
+
+    return catalog.Factory(model, model, call, None, None, None)
+
+
 def test_a_network_that_cannot_be_built_is_a_failure_and_no_regression(
     gate: Gate, branch: Callable[[str], Path]
 ) -> None:
     branch(SOURCE.replace("return Net()", "raise RuntimeError('out of coffee')"))
-    assert "out of coffee" in gate("check", code=3)
+    assert "out of coffee" in gate("check", "--trust-baseline", code=3)
 
 
 def test_a_network_that_is_gone_is_a_failure_and_no_regression(gate: Gate, branch: Callable[[str], Path]) -> None:
     (branch(SOURCE) / "net.py").unlink()
-    assert "net.py" in gate("check", code=3)
+    assert "net.py" in gate("check", "--trust-baseline", code=3)
 
 
 def test_a_device_that_fails_is_a_failure_and_no_regression(
@@ -158,7 +194,7 @@ def test_a_device_that_fails_is_a_failure_and_no_regression(
         raise DeviceError("the board is gone")
 
     monkeypatch.setattr(runner.Runner, "serve", lost)
-    assert "the board is gone" in gate("check", "--junit", "junit.xml", code=3)
+    assert "the board is gone" in gate("check", "--trust-baseline", "--junit", "junit.xml", code=3)
     assert "the board is gone" in Path("junit.xml").read_text()
 
 
@@ -180,14 +216,14 @@ def test_other_circumstances_are_not_comparable(
     branch(SOURCE)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    text = gate("check", *arguments, code=4)
+    text = gate("check", "--trust-baseline", *arguments, code=4)
     assert words in " ".join(text.split())
     assert "REGRESSED" not in text
 
 
 def test_another_input_shape_is_not_comparable(gate: Gate, branch: Callable[[str], Path]) -> None:
     branch(SOURCE.replace("INPUT_SHAPE = (3, 32, 32)", "INPUT_SHAPE = (3, 48, 48)"))
-    text = " ".join(gate("check", code=4).split())
+    text = " ".join(gate("check", "--trust-baseline", code=4).split())
     assert "inputs: float32 1x32x32x3 (baseline), float32 1x48x48x3 (candidate)" in text
 
 
@@ -206,7 +242,7 @@ def test_a_wrong_command_line_is_said_before_anything_runs(
     gate: Gate, branch: Callable[[str], Path], arguments: list[str], words: str
 ) -> None:
     branch(SOURCE)
-    assert words in gate("check", *arguments, code=2)
+    assert words in gate("check", "--trust-baseline", *arguments, code=2)
 
 
 def test_when_there_is_no_time_there_is_no_verdict(gate: Gate, branch: Callable[[str], Path]) -> None:

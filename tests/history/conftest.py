@@ -17,7 +17,7 @@ import pytest
 
 PASSWORD = "p@ss:w/rd?#7"  # noqa: S105  what a URL must write with percent codes
 UNPRIVILEGED = ("postgres", "nobody")  # the server refuses to be root
-PATIENCE_S = 60
+PATIENCE_S = 300
 SERVERS = Path("/usr/lib/postgresql")
 
 
@@ -54,10 +54,10 @@ class Server(NamedTuple):
 def server() -> Iterator[Server]:
     programs = _programs()
     if programs is None:
-        pytest.skip("THE HISTORY IS NOT TESTED WITH POSTGRESQL: there is no server; apt-get install postgresql")
+        pytest.skip("NOT TESTED: the history with PostgreSQL: there is no server; apt-get install postgresql")
     user = _user()
     if user is None:
-        pytest.skip(f"THE HISTORY IS NOT TESTED WITH POSTGRESQL: root cannot run it and there is no {UNPRIVILEGED}")
+        pytest.skip(f"NOT TESTED: the history with PostgreSQL: root cannot run it and there is no {UNPRIVILEGED}")
     # A short name, for a socket's path is limited, in a folder that all users may enter.
     folder = Path(tempfile.mkdtemp(prefix="edgeport-pg-", dir="/tmp"))
     try:

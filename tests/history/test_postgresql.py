@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import check_history
 
 NOON = 1_793_534_400
+ROUNDS = 20
 
 
 PLAIN: dict[str, Any] = {
@@ -82,7 +83,10 @@ def test_eight_writers_that_open_a_new_history_at_once_lose_nothing(database: st
 
 
 def test_writers_that_are_killed_leave_whole_results_and_lose_none_acknowledged(database: str) -> None:
-    counts = check_history.kill(15, check_history.places("", database), random.Random(2))
+    for seed in range(ROUNDS):  # on a busy machine all of one round may be killed before they have begun
+        counts = check_history.kill(15, check_history.places("", database), random.Random(seed))
+        if counts["rows"]:
+            break
     assert counts["rows"] > 0
     assert [counts[bad] for bad in ("lost", "torn", "changed", "damaged")] == [0, 0, 0, 0]
 

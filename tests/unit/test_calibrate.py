@@ -1,6 +1,7 @@
 """Calibration data: what fits becomes samples, pixel by pixel as the preprocessing says; what does not fit says why."""
 
 import io
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeport.errors import UsageError
-from edgeport.export import calibrate
+from edgeport.export import calibrate, decode
 from edgeport.export.calibrate import Samples
+from edgeport.export.draws import Normal, Whole
 from edgeport.records import Preprocessing, TensorInfo
 
 IMAGE = TensorInfo("x", (1, 3, 4, 4), "float32")
@@ -291,10 +293,65 @@ def test_the_photos_that_edgeport_ships_are_the_default_with_a_warning() -> None
     assert len({sample.tobytes() for sample in found.arrays[0]}) == found.count
 
 
+def test_ranges_come_from_six_photos_and_verdicts_from_others() -> None:
+    """The six in the order of their names: int8 files keep their bytes."""
+    found = load(None, TensorInfo("x", (1, 3, 8, 8), "float32"))
+    names = [path.name for path in sorted(calibrate.PHOTOS.glob("*.jpg"))]
+    of = {kind: [names[found.groups[i]] for i in numbers] for kind, numbers in vars_of(found).items()}
+    assert list(dict.fromkeys(of["verdict"])) == list(calibrate.VERDICT_PHOTOS)
+    six = ["astronaut.jpg", "chelsea.jpg", "coffee.jpg", "hubble_deep_field.jpg", "retina.jpg", "rocket.jpg"]
+    assert of["fit"] == [name for name in six for _ in range(4)]
+    assert len(found.fit_arrays()[0]) == len(found.fit_groups) == 24
+    assert (found.record().samples, found.record().held_back) == (32, 8)
+
+
+def vars_of(samples: Samples) -> dict[str, list[int]]:
+    return {"fit": samples.fit, "verdict": samples.verdict}
+
+
+@pytest.mark.parametrize(("count", "held"), [(7, []), (8, [3, 7]), (12, [3, 7, 11])])
+def test_every_fourth_sample_is_held_back_where_there_are_enough(tmp_path: Path, count: int, held: list[int]) -> None:
+    data = np.arange(count * 48.0).reshape(count, 1, 3, 4, 4)
+    found = load(npz(tmp_path, x=data))
+    assert list(found.held) == held
+    assert found.record().held_back == len(held)
+    assert found.verdict == (held or list(range(count)))
+    np.testing.assert_array_equal(found.fit_arrays()[0], data[[i for i in range(count) if i not in held]])
+
+
+def test_all_views_of_a_photo_go_together() -> None:
+    groups = [photo for photo in range(9) for _ in range(3)]
+    held = calibrate.held_back(groups)
+    assert {groups[i] for i in held} == {3, 7}
+    assert len(held) == 6
+
+
+def test_images_of_a_folder_are_held_back_by_file(tmp_path: Path) -> None:
+    images = [Image.new("RGB", (8, 8), (n, n, n)) for n in range(9)]
+    found = load(folder(tmp_path, *images))
+    assert (found.held, found.groups) == ((3, 7), tuple(range(9)))
+
+
 def test_a_network_that_takes_no_image_gets_random_numbers_with_a_warning() -> None:
     found = load(None, TensorInfo("x", (1, 7), "float32"), TensorInfo("i", (1, 2), "int64"))
     assert [a.dtype for a in found.arrays] == [np.float32, np.int64]
-    assert "random" in (found.warning or "")
+    assert "random numbers (x standard normal numbers; i whole numbers 0 to 9)" in (found.warning or "")
+    assert "i whole numbers 0 to 9" in found.source
+    assert found.is_drawn
+    assert (len(found.fit), len(found.held)) == (16, 16)
+    assert not set(map(bytes, found.arrays[0][:16])) & set(map(bytes, found.arrays[0][16:]))
+
+
+def test_an_image_among_other_inputs_is_a_photo() -> None:
+    inputs = TensorInfo("tokens", (1, 5), "int64"), TensorInfo("image", (1, 3, 8, 8), "float32")
+    found = calibrate.load(None, inputs, PLAIN, lambda: [Whole(0, 99), Normal()])
+    alone = load(None, inputs[1])
+    np.testing.assert_array_equal(found.arrays[1], alone.arrays[0])
+    assert (found.held, found.groups) == (alone.held, alone.groups)
+    assert found.arrays[0].shape == (32, 1, 5)
+    assert found.arrays[0].max() > 9
+    assert "tokens whole numbers 0 to 99" in found.source
+    assert found.source.startswith(alone.source)
 
 
 def test_the_same_samples_have_the_same_hash_and_others_another_one(tmp_path: Path) -> None:
@@ -303,3 +360,34 @@ def test_the_same_samples_have_the_same_hash_and_others_another_one(tmp_path: Pa
     assert load(npz(tmp_path, x=data)).record() == first
     assert (first.samples, first.source) == (2, "2 samples of samples.npz")
     assert load(npz(tmp_path, x=data + 1)).record().sha256 != first.sha256
+
+
+# What is small and would become large
+
+
+def test_an_archive_that_would_take_far_more_memory_than_its_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "FREE_BYTES", 100_000)
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros((3000, 1, 3, 4, 4)))
+    with pytest.raises(UsageError, match=r"bomb\.npz is refused: its 0\.0 MB would take 1 MB of memory"):
+        load(tmp_path / "bomb.npz")
+    np.savez(tmp_path / "plain.npz", x=np.zeros((3000, 1, 3, 4, 4)))
+    assert load(tmp_path / "plain.npz").count == calibrate.MOST_SAMPLES
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
+def test_an_image_that_is_all_side_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match=r"0\.png is refused: it has .* one side more than 50 times the other"):
+        load(folder(tmp_path, Image.new("RGB", size)))
+
+
+def test_an_image_of_far_more_pixels_than_its_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "FREE_PIXELS", 0)
+    with pytest.raises(UsageError, match=r"0\.png is refused: its \d+ bytes would become 3000 x 3000 pixels"):
+        load(folder(tmp_path, Image.new("RGB", (3000, 3000))))
+
+
+def test_what_is_called_a_photo_and_is_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert load(folder(tmp_path, Image.new("RGB", (4, 4)))).count == 1

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from edgeport import catalog
+from edgeport import catalog, device_files
 from edgeport.catalog import Factory
 from edgeport.errors import DeviceError, ExportError, UsageError
 from edgeport.records import Preprocessing
@@ -312,7 +312,9 @@ def test_artifacts_are_known_by_their_endings(name: str) -> None:
 @pytest.fixture
 def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of devices in place of edgeport's own."""
-    monkeypatch.setattr(catalog, "_device_files", lambda: {p.stem: p for p in sorted(tmp_path.glob("*.toml"))})
+    monkeypatch.setattr(device_files, "shipped_folder", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
     text = 'description = "a board"\ntransport = "ssh"\ntarget = "arm"\nthreads = 4\ncores = [2, 3]\n'
     (tmp_path / "rpi4.toml").write_text(text)
     return tmp_path

@@ -33,7 +33,7 @@ sys.exit({EXIT_REGRESSED})
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()
-    assert process.wait(60) == EXIT_REGRESSED
+    assert process.wait(300) == EXIT_REGRESSED
     assert process.stderr is not None
     assert process.stderr.read() == b""
 

@@ -151,3 +151,78 @@ def test_a_runtime_that_is_not_installed_is_told_how_to_get(monkeypatch: pytest.
 
 def test_edgeport_has_a_version() -> None:
     assert __version__.count(".") == 2
+
+
+# What others can see, foresee and leave there
+
+
+def test_a_file_that_is_being_written_has_a_name_that_nobody_foresees(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(2):
+        with files.whole_file(tmp_path / "result.json") as beside:
+            names.add(beside.name)
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_file_is_as_open_as_the_user_has_it_or_theirs_alone(tmp_path: Path, private: bool) -> None:
+    before = os.umask(0o022)
+    try:
+        files.write_text(tmp_path / "f", "text", private)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "f").stat().st_mode & 0o777 == (0o600 if private else 0o644)
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    (tmp_path / "out").symlink_to(tmp_path / "precious")
+    files.write_text(tmp_path / "out", "new")
+    assert (tmp_path / "precious").read_text() == "x"
+    (tmp_path / "log").symlink_to(tmp_path / "precious")
+    with pytest.raises(EdgeportError, match="must be a plain file or absent"):
+        files.append_only(tmp_path / "log")
+
+
+def test_cache_and_history_are_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeport.history import History
+
+    monkeypatch.setenv("EDGEPORT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    (tmp_path / "cache" / "kit").mkdir(parents=True)  # of an earlier edgeport
+    database = files.data_folder() / "history.db"
+    History(str(database), create=True)
+    for path in (files.cache_folder("kit"), files.cache_folder("logs"), files.data_folder(), database):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_cache_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.chown(tmp_path, 1234, 1234)
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    with pytest.raises(UsageError, match="belongs to another user"):
+        files.private_folder(tmp_path)
+
+
+def test_an_agent_in_the_cache_that_is_not_edgeports_is_not_run(tmp_path: Path) -> None:
+    path = agent_archive(tmp_path)
+    right = path.read_bytes()
+    path.write_bytes(b"import os; os.mkdir('pwned')")
+    assert agent_archive(tmp_path) == path
+    assert path.read_bytes() == right
+
+
+def test_what_is_no_plain_file_or_too_large_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"12345")
+    assert files.content(tmp_path / "large", 5) == b"12345"
+    for path, limit in ((tmp_path / "pipe", 5), (Path("/dev/zero"), 5), (tmp_path / "large", 4)):
+        with pytest.raises(OSError, match=r"no plain file|more than"):
+            files.content(path, limit)
+
+
+def test_a_device_file_is_not_replaced_by_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgeport import cli
+
+    assert cli.run(["inspect", "mobilenet_v2", "-o", "/dev/null"]) == 2
+    assert "no plain file" in capsys.readouterr().err

@@ -37,6 +37,7 @@ DAY = 86400
 NOON = datetime(2026, 11, 1, 12).astimezone().timestamp()
 MAIN = Commit("ab" * 20, int(NOON) - DAY, "main", dirty=False)
 PASSWORD = "tiger#7"  # noqa: S105
+ROUNDS = 20
 
 
 def made(n: int = 0, profile: OpProfile | None = None, **fields: Any) -> Result:
@@ -331,7 +332,13 @@ def test_eight_writers_that_open_a_new_history_at_once_lose_nothing(path: Path) 
 
 
 def test_writers_that_are_killed_leave_whole_results_and_lose_none_acknowledged(tmp_path: Path) -> None:
-    counts = check_history.kill(15, check_history.places(str(tmp_path), None), random.Random(1))
+    counts = Counter[str]()
+    for seed in range(ROUNDS):  # on a busy machine all of one round may be killed before they have begun
+        (tmp_path / str(seed)).mkdir()
+        place = check_history.places(str(tmp_path / str(seed)), None)
+        counts += check_history.kill(15, place, random.Random(seed))
+        if counts[check_history.WRITING] and counts["rows"]:
+            break
     assert counts[check_history.WRITING] > 0
     assert counts["rows"] > 0
     assert [counts[bad] for bad in ("lost", "torn", "changed", "damaged")] == [0, 0, 0, 0]

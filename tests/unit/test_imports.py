@@ -16,10 +16,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From low to high. What stands in one line does not know its neighbours; modules of one package know each other.
 LAYERS = (
     "edgeport errors agent",
-    "files records progress chatter targets",
-    "cost origin",
+    "files records progress cleaning targets",
+    "chatter cost documents origin trust",
+    "device_files",
     "formats",
-    "stats catalog attribution",
+    "stats catalog attribution inputs",
     "breakdown compare graph transport",
     "history kit probe pinning",
     "runner",

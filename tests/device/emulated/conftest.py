@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from once import made_once
 
-from edgeport import catalog
+from edgeport import catalog, cli, device_files
 from edgeport.catalog import Device
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "virtual_devices.py"
 SURROUNDINGS = dict(os.environ)  # as they were before the tests made their own: the devices' roots are kept for long
-READY_S = 120
-NOT_TESTED: list[str] = []
+READY_S = 300
+KIT = "android.tar"
 
 
 class Emulated(NamedTuple):
@@ -64,21 +65,18 @@ def started(name: str, folder: Path, *options: str) -> Iterator[tuple[subprocess
         process.wait(timeout=READY_S)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for why in NOT_TESTED:
-        terminalreporter.section("NOT TESTED: the emulated Raspberry Pi and phone", red=True)
-        terminalreporter.line(why)
-
-
 @pytest.fixture(scope="session")
-def virtual_devices() -> None:
-    """Their roots are made."""
+def virtual_devices(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Their roots are made, by one worker."""
+    made_once(tmp_path_factory, "roots", lambda _: make_roots())
+
+
+def make_roots() -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "make"], env=SURROUNDINGS, capture_output=True, text=True, check=False
     )
     if done.returncode == 2:  # what this machine does not allow, said in red at the end
-        NOT_TESTED.append(done.stderr.strip())
-        pytest.skip(f"no emulated devices here: {done.stderr.strip()}")
+        pytest.skip(f"NOT TESTED: the emulated Raspberry Pi and phone: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
 
 
@@ -96,25 +94,30 @@ def one_phone(virtual_devices: None, android_kit: Path, tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def android_kit(virtual_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("kit") / "android.tar"
-    script = ROOT / "scripts" / "build_android_kit.py"
-    subprocess.run([sys.executable, str(script), "-o", str(path)], env=SURROUNDINGS, check=True)
-    return path
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        command = [sys.executable, str(ROOT / "scripts" / "build_android_kit.py"), "-o", str(folder / KIT)]
+        subprocess.run(command, env=SURROUNDINGS, check=True)
+
+    return made_once(tmp_path_factory, "kit", make) / KIT
 
 
 @pytest.fixture(scope="session")
 def shufflenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All four files of it, for ARM, at an input that an emulated processor masters in no time."""
-    folder = tmp_path_factory.mktemp("shufflenet_v2")
-    options = ["--input-shape", "1,3,96,96", "--target", "arm", "-o", str(folder), "--quiet"]
-    subprocess.run([sys.executable, "-m", "edgeport.cli", "export", "shufflenet_v2", *options], check=True)
-    return folder
+    options = ["--input-shape", "1,3,96,96", "--target", "arm", "--quiet"]
+
+    def make(folder: Path) -> None:
+        assert cli.run(["export", "shufflenet_v2", *options, "-o", str(folder)]) == 0
+
+    return made_once(tmp_path_factory, "shufflenet_v2", make)
 
 
 @pytest.fixture
 def pi(one_pi: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """Known as "emulated" in the folder that we are in."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(device_files.FOLDER, "devices")
     one_pi.write()
     return one_pi
 
@@ -123,6 +126,7 @@ def pi(one_pi: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Emu
 def phone(one_phone: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """Known as "emulated" in the folder that we are in; adb speaks to a server of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(device_files.FOLDER, "devices")
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", one_phone.environment["ANDROID_ADB_SERVER_PORT"])
     one_phone.write()
     return one_phone

@@ -14,7 +14,7 @@ from edgeport import catalog
 from edgeport.sessions import Access, runner_on
 from edgeport.transport import open_transport
 
-from .conftest import SCRIPT, SURROUNDINGS, Emulated, started
+from .conftest import READY_S, SCRIPT, SURROUNDINGS, Emulated, started
 
 
 def processes(folder: Path) -> list[int]:
@@ -29,12 +29,19 @@ def processes(folder: Path) -> list[int]:
     return found
 
 
+def mounted(tests: Path) -> set[str]:
+    """All file systems, but for those that tests beside this one mount."""
+    return {line for line in Path("/proc/mounts").read_text().splitlines() if str(tests) not in line}
+
+
 @pytest.fixture
-def mounts() -> Iterator[None]:
-    """There are as many afterwards as before."""
-    before = Path("/proc/mounts").read_text()
+def mounts(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """There are the same afterwards as before."""
+    tests = tmp_path_factory.getbasetemp().parent
+    before = mounted(tests)
     yield
-    assert Path("/proc/mounts").read_text() == before
+    assert mounted(tests) == before
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
 
 
 @pytest.mark.usefixtures("virtual_devices", "mounts")
@@ -45,7 +52,7 @@ def test_nothing_is_left_of_a_device_however_it_ends(name: str, number: int, tmp
     with started(name, folder) as (process, _):
         assert processes(folder)
         os.kill(process.pid, number)
-        process.wait(timeout=30)
+        process.wait(timeout=READY_S)
         until(lambda: not processes(folder), "all its processes have ended")
 
 

@@ -101,7 +101,7 @@ def test_a_broken_connection_is_told_apart_from_a_command_that_failed(phone: Emu
     until(lambda: "sleep 60" in on(phone, "ps"), "the command runs")
     command("disconnect", phone.keys["address"])
     try:
-        assert process.line(30) is None
+        assert process.line(60) is None
         process.kill()
         assert process.lost
         with pytest.raises(LostConnectionError):
