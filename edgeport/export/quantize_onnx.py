@@ -1,6 +1,5 @@
 """A float ONNX model -> int8 by ONNX Runtime's quantizer: QDQ, weights int8 per channel, activations by target."""
 
-import functools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -270,7 +269,6 @@ def _options() -> onnxruntime.SessionOptions:
     return options
 
 
-@functools.cache
 def _unshare_biases(graph: onnx.GraphProto) -> None:
     """Gives each layer a bias of its own: it is counted in the layer's steps, and equal constants have become one."""
     readers = Counter(name for node in graph.node for name in node.input)
