@@ -156,12 +156,16 @@ class OnnxFile:
                 zero, scale = compute_scale_zp(low, high, lowest, highest)
                 put(f"{name}_scale", np.asarray(scale))
                 put(f"{name}_zero_point", np.asarray(zero))
-        biases: dict[str, str] = {node.name: node.input[2] for node in self._model.graph.node if len(node.input) == 3}
+        biases: dict[str, str] = {
+            node.name: node.input[BIAS]
+            for node in self._model.graph.node
+            if node.op_type in WITH_BIAS and len(node.input) > BIAS
+        }
         fits = True
         for layer in model.graph.node:
             bias = biases.get(layer.name, "")
-            if bias in self._constants and layer.input[2] in makers:
-                stored, steps, _ = makers[layer.input[2]].input
+            if bias in self._constants and layer.input[BIAS] in makers:
+                stored, steps, _ = makers[layer.input[BIAS]].input
                 image, weight = (makers[name].input[1] for name in layer.input[:2])
                 scale, per_channel = (numpy_helper.to_array(constants[name]) for name in (image, weight))
                 step = (scale * per_channel).astype(np.float32).reshape(-1)
