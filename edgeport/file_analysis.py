@@ -210,8 +210,11 @@ class _Counter:
         size = prod(_shape(weight) or ()) if fixed else 0
         maps = [t for name, t in tensors if not self.is_constant(name)]
         ins, outs = node.madds // (prod(shape) or 1), shape[-1]
-        moved = sum(t.nbytes for t in maps) + out.nbytes + (weight.nbytes if fixed and weight else 0)
-        shared = {"madds": node.madds, "params": size, "moved_bytes": moved, "written_bytes": out.nbytes}
+        read = _bytes([*maps, *([weight] if fixed and weight else [])])
+        written = _bytes([out])
+        if read is None or written is None:
+            return self._unknown(node, "matmul", node.kind)
+        shared = {"madds": node.madds, "params": size, "moved_bytes": read + written, "written_bytes": written}
         if not fixed:
             mac = sum(prod(_shape(t) or ()) for t in maps) + prod(shape)
             return self._layer(node, "matmul", "MatMul", mac=mac, **shared)
@@ -225,9 +228,10 @@ class _Counter:
         maps = [tensor for i, tensor in self._operands(node) if not self.is_constant(i)]
         outs = [tensor for tensor in map(self._written, node.outputs) if tensor is not None]
         sizes = [_size(tensor.shape) for tensor in (*maps, *outs)]
-        if kind == "unknown" or None in sizes or not outs:
+        read, made = _bytes(maps), _bytes(outs)
+        if kind == "unknown" or None in sizes or not outs or read is None or made is None:
             return self._unknown(node, kind, node.kind)
-        written = sum(tensor.nbytes for tensor in outs) if writes else 0
+        written = made if writes else 0
         is_product = name in ("mul", "qlinearmul") and len(maps) > 1
         products = elementwise_products(outs[0].shape or ()) if is_product else 0
         return self._layer(
@@ -238,7 +242,7 @@ class _Counter:
             products=products,
             mac=sum(size or 0 for size in sizes) if writes else 0,
             writes=writes,
-            moved_bytes=sum(tensor.nbytes for tensor in maps) + written if writes else 0,
+            moved_bytes=read + written if writes else 0,
             written_bytes=written,
         )
 
@@ -287,3 +291,9 @@ def _by_input(path: Path, graph: Graph, shapes: Mapping[str, Shape]) -> dict[str
     if "" in shapes and len(names) != 1:
         raise UsageError(f"--input-shape: {path} has {len(names)} inputs; write {'=SIZES, '.join(names)}=SIZES")
     return {name or names[0]: shape for name, shape in shapes.items()}
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int | None:
+    """Of all of them, None if one's is not known."""
+    known = [tensor.nbytes for tensor in tensors if tensor.nbytes is not None]
+    return sum(known) if len(known) == len(tensors) else None

@@ -100,7 +100,8 @@ def profile(path: Path, runner: Runner, ran: Path) -> tuple[list[Row], Path | No
         if row["us"] and row["source"] not in ("invoke", "between"):
             us = sum(row["us"]) / len(row["us"])
             shapes = tuple(tuple(shape) for output in row.get("outputs", []) for shape in output.values())
-            rows.append(Row(row["name"], row["source"], row["index"], us, row.get("op", ""), shapes))
+            known = {key: row[key] for key in ("name", "source", "index")}
+            rows.append(Row(us=us, op=row.get("op", ""), outputs=shapes, **known))
     return rows, ran if message["optimized_model"] else None
 
 

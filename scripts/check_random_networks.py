@@ -256,7 +256,8 @@ def tables(records: Sequence[Record]) -> Iterator[str]:
     compared = [r for r in records if r.compared]
     wrong = [r for r in records if r.faults]
     yield f"{len({r.seed for r in records})} networks on {processor()},"
-    yield f"{len(compared)} of them compared with the plain export and the stock tools too. {len(wrong)} have a fault.\n"
+    yield f"{len(compared)} of them compared with the plain export and the stock tools too."
+    yield f"{len(wrong)} have a fault.\n"
     yield "| networks | number | lowered by edgeport itself | median seconds | with a fault |"
     yield "| - | -: | -: | -: | -: |"
     for kind in KINDS:

@@ -261,7 +261,7 @@ class _Detect(nn.Module):
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         made = [torch.cat((b(f), c(f)), 1).flatten(2) for b, c, f in zip(self.cv2, self.cv3, features, strict=True)]
-        box, scores = torch.split(torch.cat(made, 2), (64, self.classes), 1)  # type: ignore[no-untyped-call]
+        box, scores = torch.split(torch.cat(made, 2), [64, self.classes], 1)
         n = box.shape[-1]
         left, right = self.dfl(box.view(1, 4, 16, n).transpose(2, 1).softmax(1)).view(1, 4, n).chunk(2, 1)
         corners = torch.cat((self.anchors - left, self.anchors + right), 1) * self.strides

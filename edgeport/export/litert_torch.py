@@ -8,9 +8,9 @@ import torch
 from ai_edge_litert.tools import flatbuffer_utils
 
 from edgeport import graph
-from edgeport.export.capture import module_path
 from edgeport.export.job import Job
 from edgeport.formats.names import operator_name
+from edgeport.graph._nodes import module_path
 from edgeport.records import Rewrite
 
 SCOPE = "edgeport"

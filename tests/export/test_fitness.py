@@ -1,4 +1,4 @@
-"""What files cannot hold is refused before anything is converted: by name, with what to change; the rest is captured."""
+"""What files cannot hold is refused before anything is converted, by name and with what to change."""
 
 import random
 from collections import OrderedDict, namedtuple
@@ -19,6 +19,8 @@ Pair = namedtuple("Pair", "near far")
 
 class Buffer(nn.Module):
     """A streaming network: the end of what it saw before stands in a buffer."""
+
+    past: Tensor
 
     def __init__(self, write: Callable[["Buffer", Tensor], None]) -> None:
         super().__init__()
@@ -72,6 +74,8 @@ class Function(nn.Module):
 class Counter(nn.Module):
     """Counts its calls, which its answers do not show."""
 
+    calls: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
@@ -113,7 +117,7 @@ REFUSED: dict[str, tuple[nn.Module, list[str]]] = {
     "a number": (Attribute(0, lambda n, x: (n + 1, x * (n + 1))), [*STATE, "kept"]),
     "a plain tensor": (Attribute(torch.zeros(1, 4), lambda t, x: (t.add_(x), t * 2)), [*STATE, "kept"]),
     "Python's random": (Function(lambda x: x * random.random()), ["draws random numbers that PyTorch"]),
-    "dropout": (Function(lambda x: F.dropout(x)), [*CHANCE, "operator aten.dropout.default", OUTER]),
+    "dropout": (Function(F.dropout), [*CHANCE, "operator aten.dropout.default", OUTER]),
     "noise": (Function(lambda x: x + torch.randn_like(x)), [*CHANCE, "operator aten.randn_like.default", OUTER]),
     "half": (nn.Linear(4, 4).half(), ["weights are float16", "1.weight, 1.bias", ".float()"]),
     "bfloat16": (nn.Linear(4, 4).bfloat16(), ["weights are bfloat16", ".float()"]),

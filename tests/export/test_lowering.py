@@ -363,9 +363,7 @@ def test_unknown_operator_is_named_with_its_module() -> None:
         nn.AvgPool2d(4, 2, padding=1, ceil_mode=True),
         nn.AvgPool2d(5, padding=1, count_include_pad=False),
         nn.AvgPool2d(2, divisor_override=3),
-        nn.AdaptiveAvgPool2d(4),
         nn.Hardtanh(-1, 1),
-        nn.ReflectionPad2d(1),
     ],
     ids=str,
 )
