@@ -75,7 +75,7 @@ def capture(network: nn.Module, inputs: Sequence[Tensor], passes: Collection[str
     fitness.need_float32(network, inputs)
     try:
         with torch.no_grad():
-            repeatable = fitness.need_no_state(network, inputs)
+            repeatable = _is_repeatable(network, inputs)
             program = torch.export.export(network, inputs)
     except ExportError:
         raise
@@ -107,6 +107,19 @@ def capture(network: nn.Module, inputs: Sequence[Tensor], passes: Collection[str
         passes=rewrites,
         warning=warning,
     )
+
+
+def _is_repeatable(network: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    """As fitness.need_no_state(); true where the network does not take the examples' numbers, which only have a shape.
+
+    Whatever else is wrong with its forward, torch.export says better.
+    """
+    try:
+        return fitness.need_no_state(network, inputs)
+    except ExportError:
+        raise
+    except Exception:  # a network's forward raises anything
+        return True
 
 
 def program(gm: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:

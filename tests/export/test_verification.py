@@ -125,9 +125,9 @@ def wrong_fp32(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran: list[str] = []
     run = verify.run_artifact
 
-    def wrong(runner: Runner, artifact: Path, arrays: Sequence[Array]) -> verify.Outputs:
+    def wrong(runner: Runner, artifact: Path, arrays: Sequence[Array], exact: bool) -> verify.Outputs:
         ran.append(artifact.name)
-        outputs = run(runner, artifact, arrays)
+        outputs = run(runner, artifact, arrays, exact)
         return [output * 1.01 for output in outputs] if artifact.name == "fp32.tflite" else outputs
 
     monkeypatch.setattr(verify, "run_artifact", wrong)
