@@ -275,7 +275,7 @@ def _row(row: dict[str, Any], typical: Sequence[int]) -> Row:
         us=us,
         op=row.get("op", ""),
         outputs=tuple(shapes),
-        runs_us=tuple(row["us"]),
+        runs_us=tuple(row["us"]) if all(isinstance(us, int) for us in row["us"]) else (),  # some tell means alone
         moved_bytes=_moved_bytes(row),
     )
 

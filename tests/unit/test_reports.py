@@ -27,6 +27,8 @@ DOCUMENT = {
     *("schema", "model", "file", "device", "emulated", "runtime", "runtime_version", "precision", "num_threads"),
     *("cores", "inputs", "verdict", "limits", "stolen_share", "latency_ms", "init_ms", "first_inference_ms"),
     *("peak_memory_bytes", "classes"),
+    *("assumed_shapes", "input_data", "profiled_runs", "profiled_runs_set_aside", "too_short_to_break_down"),
+    *("disturbed", "takes_outputs"),
     *("unattributed_share", "profiler_overhead", "invoke_us", "ops", "raw", "facts", "origin"),
 }
 
