@@ -17,6 +17,7 @@ _HIDDEN = (
 )
 _IN_TEXT, _IN_LINE = re.compile(f"[{_HIDDEN}]"), re.compile(f"[\t\n{_HIDDEN}]")
 _PLAIN = re.compile(r"[\w .,:;%+/()='\"?!@→±µ°≤≥-]*")  # what Markdown takes for what it is
+_CODE = re.compile(r"`[^`]+`")  # which is shown as it is
 _INTERVAL = re.compile(r"\[-?[\d.]+, -?[\d.]+\]$")  # in brackets at the end, where no link can be made of it
 _ACTIVE = re.compile(r"://|www\.|mailto:|@(?! )|:\w+:|(?<!\w)_|_(?!\w)", re.IGNORECASE)  # links, mentions, emphasis
 _NUMBER = re.compile(r"[+-]?(\d[\d.,]*([eE][+-]?\d+)?\s*%?)?")
@@ -36,6 +37,8 @@ def line(shown: str) -> str:
 def markdown(shown: str) -> str:
     """For a line of Markdown, wherever it is displayed: as code where it would be more than text."""
     cleaned = line(shown).strip()
+    if _CODE.fullmatch(cleaned):
+        return cleaned
     if _PLAIN.fullmatch(_INTERVAL.sub("", cleaned)) and not _ACTIVE.search(cleaned):
         return cleaned
     fence = "`" * (_longest_run(cleaned) + 1)

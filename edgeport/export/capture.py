@@ -4,6 +4,7 @@ import copy
 import hashlib
 import inspect
 import traceback
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,13 +88,13 @@ def capture(network: nn.Module, inputs: Sequence[Tensor], passes: Collection[str
     fitness.need_no_writes(gm)
     if not repeatable:
         fitness.need_no_chance(gm)
-    plain, warning = copy.deepcopy(gm), ""
+    plain, warning = _copied(gm), ""
     try:
         rewrites = graph.run_passes(gm, graph.FORMATS, only=passes)
     except Exception as e:  # a mistake in a pass costs speed, and not the export
         traceback.print_exc()
         warning = f"the graph is left as it was written, because {causes(e)[0]}; please report it"
-        gm = copy.deepcopy(plain)
+        gm = _copied(plain)
         rewrites = graph.run_passes(gm, graph.FORMATS, only=graph.REQUIRED)
     return Captured(
         network=network,
@@ -107,6 +108,12 @@ def capture(network: nn.Module, inputs: Sequence[Tensor], passes: Collection[str
         passes=rewrites,
         warning=warning,
     )
+
+
+def _copied(gm: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of how its specifications of trees are copied
+        return copy.deepcopy(gm)
 
 
 def _is_repeatable(network: nn.Module, inputs: tuple[Tensor, ...]) -> bool:

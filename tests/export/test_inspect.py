@@ -409,13 +409,17 @@ def test_a_file_has_the_layers_of_the_network_that_it_was_made_of(
     assert (found["format"], written["format"]) == (format, None)
     assert found["madds"] == written["madds"]
     assert found["unknown_operators"] == found["open_inputs"] == {}
-    ours, theirs = ({x["module"]: x for x in convolutions(d)} for d in (found, written))
-    assert {m: geometry(x) for m, x in ours.items()} == {m: geometry(x) for m, x in theirs.items()}
+    # A convolution may go by the norm that was multiplied into it, so layers are held side by side, not by name.
+    ours, theirs = (sorted(map(geometry, convolutions(d))) for d in (found, written))
+    assert ours == theirs
+    bytes_found, bytes_written = (sorted(x["mac_bytes"] for x in convolutions(d)) for d in (found, written))
+    items = [n * (1 if precision == "fp32" else 4) for n in bytes_found]
+    if format == "onnx":
+        assert items == bytes_written
+    else:  # convolutions whose padding is an operator of its own read a padded map
+        assert all(ours >= theirs for ours, theirs in zip(items, bytes_written, strict=True))
     if precision == "fp32":
-        assert {m: x["mac_bytes"] for m, x in ours.items()} == {m: x["mac_bytes"] for m, x in theirs.items()}
         assert found["guidelines"]["mac_over_bound"] == pytest.approx(written["guidelines"]["mac_over_bound"])
-    else:
-        assert all(4 * x["mac_bytes"] == theirs[m]["mac_bytes"] for m, x in ours.items())
     blocks = {b["module"]: (b["operators"], b["serial"], b["parallel"]) for b in found["blocks"]}
     assert blocks == {b["module"]: (b["operators"], b["serial"], b["parallel"]) for b in written["blocks"]}
 

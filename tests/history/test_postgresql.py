@@ -28,7 +28,9 @@ ROUNDS = 20
 
 
 PLAIN: dict[str, Any] = {
-    **{"runtime_version": "0", "file": "model.onnx", "sha256": "0" * 64},
+    "runtime_version": "0",
+    "file": "model.onnx",
+    "sha256": "0" * 64,
     **dict.fromkeys(("num_threads", "warmup_runs", "size_bytes"), 1),
     **dict.fromkeys(("cores", "inputs"), ()),
     "model": "shufflenet_v2",
