@@ -67,7 +67,7 @@ class OnnxFile:
         return {node.output[0]: span for node, span in self._activations_left}
 
     def needs_float(self) -> list[str]:
-        return self._watch.operators()
+        return [*self._watch.operators(), *_grouped_transposes(self._model.graph)]
 
     def layers(self) -> list[Layer]:
         readers, found = self.graph.consumers(), []
@@ -279,6 +279,12 @@ def _unshare_biases(graph: onnx.GraphProto) -> None:
             node.input[BIAS] = f"{node.name}/bias"
             graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(constants[bias]), node.input[BIAS]))
             readers[bias] -= 1
+
+
+def _grouped_transposes(graph: onnx.GraphProto) -> list[str]:
+    """Transposed convolutions of several groups: the quantizer takes one group's channels for all, and fails."""
+    nodes = [node for node in graph.node if node.op_type == "ConvTranspose"]
+    return [n.name for n in nodes if any(a.name == "group" and a.i > 1 for a in n.attribute)]
 
 
 def _activations_left(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, Range]]:
