@@ -16,8 +16,11 @@ from edgeport.records import Rewrite
 
 FORMATS = ("onnx", "tflite")
 INT8_ONNX_X86 = ("onnx-int8-x86",)
-# Converters need it; all others only make the graph better.
-REQUIRED = ("make_functional",)
+# Converters need them; all others only make the graph better.
+REQUIRED = (
+    "make_functional",
+    "float_bounds",
+)
 
 
 def passes() -> list[ModuleType]:

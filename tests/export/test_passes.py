@@ -46,6 +46,7 @@ def test_passes_serve_the_formats_that_they_name() -> None:
     gm = exported(with_statistics(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))), torch.randn(1, 3, 5, 5))
     done = graph.run_passes(gm, graph.FORMATS)
     rewriting = [
+        "float_bounds",
         "fold_constants",
         "fold_batch_norm",
         "make_functional",
@@ -485,3 +486,15 @@ def test_captures_of_one_network_are_identical_and_of_others_are_not() -> None:
     assert isinstance(network, Unit)
     network.shared.weight.data[0] += 1
     assert capture.capture(network, (x,)).identity() != identity
+
+
+class Bounded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(-0.5, 1) + x.clamp(None, 2)
+
+
+def test_bounds_of_two_types_are_written_as_one() -> None:
+    gm = exported(Bounded(), torch.randn(2, 3))
+    graph.run_passes(gm, graph.FORMATS, only=["float_bounds"])
+    bounds = [node.args[1:] for node in gm.graph.nodes if node.target == torch.ops.aten.clamp.default]
+    assert [[type(bound) for bound in pair] for pair in bounds] == [[float, float], [type(None), float]]
