@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,18 @@ def test_an_interrupted_profile_shows_the_launches_that_have_ended(small: Path, 
     assert temporary(scratch) == []
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals that the tests themselves may have been started without (nohup), which commands would be deaf to too."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_profile_that_is_ended_by_a_signal_cleans_up_and_says_so(
-    number: signal.Signals, code: int, small: Path, scratch: Path
+    number: signal.Signals, code: int, small: Path, scratch: Path, heard: None
 ) -> None:
     """Heard by the command alone, as from kill, a service manager or a terminal that was closed."""
     with running("profile", small, *MANY, "--runtime=litert") as process:
