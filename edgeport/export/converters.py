@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -92,6 +93,7 @@ class Tflite:
     def __init__(self, program: torch.export.ExportedProgram, gm: torch.fx.GraphModule, log: Path) -> None:
         self._program, self._graph, self._log = program, gm, log
         self._workers: list[subprocess.Popen[str]] = []
+        self._starting, self._stopped = threading.Lock(), False  # no worker begins once it is stopped
         self.passes: tuple[Rewrite, ...] = ()
 
     def convert(self, job: Job) -> Iterator[Converted]:
@@ -107,6 +109,8 @@ class Tflite:
             yield Converted("int8", job.folder / "int8.tflite", quantized)
 
     def stop(self) -> None:
+        with self._starting:
+            self._stopped = True
         for worker in self._workers:
             worker.kill()
             worker.wait()
@@ -133,14 +137,24 @@ class Tflite:
 
     def _work(self, task: str, job: Job) -> str:
         """Runs one task of edgeport.export.worker: its answer. Raises ConverterError."""
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "edgeport.export.worker", task, msgspec.json.encode(job).decode(), str(self._log)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._workers.append(worker)
+        with self._starting:
+            if self._stopped:
+                raise ConverterError(["the export was ended"])
+            worker = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "edgeport.export.worker",
+                    task,
+                    msgspec.json.encode(job).decode(),
+                    str(self._log),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            self._workers.append(worker)
         said, _ = worker.communicate()
         if worker.returncode:
             raise ConverterError(msgspec.json.decode(said) if said else [_ending(worker.returncode, job)])
