@@ -17,10 +17,7 @@ from edgeport.records import Rewrite
 FORMATS = ("onnx", "tflite")
 INT8_ONNX_X86 = ("onnx-int8-x86",)
 # Converters need them; all others only make the graph better.
-REQUIRED = (
-    "make_functional",
-    "float_bounds",
-)
+REQUIRED = ("float_bounds", "make_functional")
 
 
 def passes() -> list[ModuleType]:

@@ -20,6 +20,7 @@ from onnx import TensorProto, numpy_helper
 from PIL import Image
 
 from edgeport import catalog, formats
+from edgeport.graph import REQUIRED
 
 from .conftest import SHUFFLENET
 
@@ -352,7 +353,7 @@ def test_passes_are_told_in_the_manifest(shufflenet: Path, unrouted: Path) -> No
     assert told["fold_batch_norm"]["formats"] == ["onnx", "tflite"]
     assert told["widen_pooling"]["formats"] == ["tflite"]
     assert told["widen_pooling"]["changes"] == 1
-    assert [p["name"] for p in manifest_of(unrouted)["passes"]] == ["make_functional"]
+    assert [p["name"] for p in manifest_of(unrouted)["passes"]] == list(REQUIRED)
 
 
 def test_passes_of_files_that_an_earlier_export_made_stay_in_the_manifest(tmp_path: Path, here: Edgeport) -> None:
