@@ -37,20 +37,13 @@ def code() -> int:
 
 
 def leave(exit_code: int) -> NoReturn:
-    """Ends this process at once: a library's threads, or what they hold, need not be waited for."""
+    """Ends this process at once: no library's thread is waited for, and no signal meets a Python that is half gone."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:  # nobody reads it any more
             continue
     os._exit(exit_code)
-
-
-def end_at_once() -> None:
-    """From now on they end the process without a word: all that it had to do is done."""
-    for number in HEARD:
-        if signal.getsignal(number) == _end:
-            signal.signal(number, lambda number, frame: os._exit(128 + number))
 
 
 def _end(number: int, frame: FrameType | None) -> None:

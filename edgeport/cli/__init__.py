@@ -30,11 +30,9 @@ def main() -> NoReturn:
     """Runs the command line and exits: 0, or the exit code that the error means (README has the list)."""
     interrupts.listen()
     try:
-        code = run(sys.argv[1:])
-        interrupts.end_at_once()
+        interrupts.leave(run(sys.argv[1:]))
     except KeyboardInterrupt:  # another one, while the first one was told of
         interrupts.leave(interrupts.code())
-    sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:
