@@ -5,6 +5,7 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import sys
 import time
 from typing import Any, Dict, List, Optional
@@ -24,6 +25,7 @@ AUTOGROUP = "/proc/self/autogroup"
 def main(argv: Optional[List[str]] = None) -> int:
     """Runs one command. Returns 0, or 1 after an error that it has printed as a message."""
     args = _parser().parse_args(argv)
+    _leave_no_core_files()
     emit("hello", protocol=PROTOCOL, pid=os.getpid(), facts=telemetry.facts())
     try:
         telemetry.use(json.loads(getattr(args, "sensors", "{}")))
@@ -42,6 +44,11 @@ def main(argv: Optional[List[str]] = None) -> int:
         return 1
     emit("bye", peak_bytes=telemetry.peak_bytes(), telemetry=telemetry.snapshot())
     return 0
+
+
+def _leave_no_core_files() -> None:
+    """Limits them to nothing, for this process and its children: a runtime that crashes would fill a small disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def latency(args: argparse.Namespace) -> None:

@@ -1,7 +1,9 @@
 """The host's side of the agent against the agent itself, in processes of their own: what fails becomes a message."""
 
 import os
+import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -191,3 +193,14 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_an_agent_that_crashes_leaves_no_core_file() -> None:
+    allowed = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    script = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_CORE, ({allowed}, {allowed}))\n"
+        "from edgeport.agent.main import main\n"
+        "main(['facts']); print(resource.getrlimit(resource.RLIMIT_CORE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0"
