@@ -210,7 +210,8 @@ def _runtime_errors(process: Process) -> str:
 def _death(process: Process) -> str:
     code = process.exit_code
     if code < 0:
-        name = signal.Signals(-code).name
+        known = {s.value: s.name for s in signal.Signals}  # a device may tell of one without a name
+        name = known.get(-code, f"signal {-code}")
         hint = "; was it out of memory?" if name == "SIGKILL" else ""
         return f"the agent was killed by {name}{hint}"
     return f"the agent ended early with exit code {code}"

@@ -5,13 +5,14 @@ import resource
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_models import RUNTIMES, SUFFIX, mixed_tflite, one_node_onnx, small_model, small_onnx, small_tflite
 
-from edgeport import protocol
+from edgeport import protocol, runner
 from edgeport.agent.litert import between_us
 from edgeport.errors import DeviceError
 from edgeport.runner import Runner
@@ -204,3 +205,9 @@ def test_an_agent_that_crashes_leaves_no_core_file() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0"
+
+
+@pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (40, "signal 40")])
+def test_a_death_by_a_signal_is_named_even_where_it_has_no_name(number: int, name: str) -> None:
+    process = types.SimpleNamespace(exit_code=-number)
+    assert f"killed by {name}" in runner._death(process)  # type: ignore[arg-type]
