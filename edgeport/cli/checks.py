@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from edgeport import catalog, cleaning, device_files, errors
-from edgeport.errors import UsageError
+from edgeport.errors import EdgeportError, UsageError
 
 
 def complain(text: str) -> None:
@@ -72,5 +72,9 @@ def deliver(text: str, destination: Path | None) -> None:
         except BrokenPipeError:
             output_closed()
     else:
-        files.write_text(destination, text)
+        try:
+            files.write_text(destination, text)
+        except EdgeportError as e:
+            say(text, end="")  # hours of measuring may be in it
+            raise EdgeportError(f"{e}; what it was to hold is on standard output") from e
         say(destination)

@@ -350,6 +350,9 @@ class _Session:
             raise ExportError(f"cannot write to {e.filename or self.folder}: {files.reason(e)}") from e
         if self.failures:
             written = ", ".join(a.file for _, a in self.made) or "nothing"
+            if full := files.storage_error(" ".join(str(why) for _, why in self.failures)):
+                there = f"cannot write to {self.folder}: {full}; make room there, or choose another folder"
+                raise ExportError(f"{there}\nwritten to {self.folder}: {written}")
             # explained only now: it traces the network, which two threads cannot do at once
             told = [f"{s}: {self._explained(s, w) if isinstance(w, ConverterError) else w}" for s, w in self.failures]
             raise ExportError("\n".join([*sorted(told), f"written to {self.folder}: {written}"]))
