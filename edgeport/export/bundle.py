@@ -344,7 +344,7 @@ class _Session:
         order = {(f, p): i for i, (f, p) in enumerate((f, p) for f in FORMATS for p in PRECISIONS)}
         self.made.sort(key=lambda m: order[m[1].format, m[1].precision])
         try:
-            with scratch.locked(self.folder):
+            with folders.changing(self.folder, MANIFEST):
                 manifest = self._deliver()
         except OSError as e:
             raise ExportError(f"cannot write to {e.filename or self.folder}: {files.reason(e)}") from e
