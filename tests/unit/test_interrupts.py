@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,27 @@ def test_a_library_that_turns_the_interrupt_into_an_error_of_its_own_is_no_mista
         sys.exit(cli.run(["broken"]))
     """)
     assert done.returncode == 143
+    assert done.stderr.startswith("edgeport: SIGTERM; ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_signal_waits_for_the_end_of_an_import_in_which_a_library_in_c_would_abort(tmp_path: Path) -> None:
+    """torch.distributed does: its C++ ends the process where an exception comes out of Python."""
+    (tmp_path / "heavy.py").write_text(
+        "import signal, time\nsignal.raise_signal(15)\ntime.sleep(0.3)\nprint('whole')\n"
+    )
+    done = run(f"""
+        import sys, time
+        sys.path.insert(0, {str(tmp_path)!r})
+        from edgeport import cli
+        def needs_it():
+            import heavy
+            time.sleep(100)
+        cli.app.command("needs")(needs_it)
+        sys.argv = ["edgeport", "needs"]
+        cli.main()
+    """)
+    assert (done.returncode, done.stdout) == (143, "whole\n")
     assert done.stderr.startswith("edgeport: SIGTERM; ")
     assert len(done.stderr.splitlines()) == 1
 
