@@ -211,7 +211,7 @@ def surroundings(folder: Path) -> Iterator[None]:
         "XDG_CONFIG_HOME": "config",
         "XDG_DATA_HOME": "data",
         "TMPDIR": "tmp",
-        "EDGEPORT_LOCK": "tmp",
+        "EDGEPORT_LOCK": "lock",
     }
     before = dict(os.environ)
     for name, place in own.items():
