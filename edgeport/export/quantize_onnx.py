@@ -61,7 +61,7 @@ class OnnxFile:
         self.labels = [pieces[name] for name in self.output_names]
         self._activations_left = _activations_left(model.graph)
         self._template: tuple[tuple[str, ...], onnx.ModelProto] | None = None
-        self._watch = float_operators.Watch(self.graph, self.constant)
+        self._watch = float_operators.Watch(self.graph, self.constant, self.output_names)
 
     def limits(self) -> Mapping[str, Range]:
         return {node.output[0]: span for node, span in self._activations_left}
