@@ -2,14 +2,13 @@
 
 import array
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from edgeport import kit, preflight
+from edgeport import kit, preflight, scratch
 from edgeport.catalog import Device
 from edgeport.errors import ConnectError, DeviceError
 from edgeport.probe import System, abi_refusal, probe, python_refusal
@@ -94,17 +93,17 @@ def _checked(device: Device, transport: Transport, access: Access, stack: contex
     held = _needed(device, "lock", lambda: stack.enter_context(hold(runner, access.wait, Silent())))
     yield Step("lock", PASS, "nobody else is measuring")
     state = _needed(device, "run", held.state)
-    facts = state["facts"]
+    facts = state.facts
     yield _model(device, facts.get("device_model"), facts)
     for runtime in kit.RUNTIMES:
         try:
             yield Step(runtime, PASS, _right_answer(held, runtime))
         except DeviceError as e:
             yield Step(runtime, FAIL, _told(device, e))
-    yield _telemetry(device, state["snapshot"])
-    yield _governor(device, facts, state["snapshot"])
-    if state["busy"]:
-        busy = ", ".join(f"{process['name']} ({process['cores']:.0%} of a core)" for process in state["busy"])
+    yield _telemetry(device, state.snapshot)
+    yield _governor(device, facts, state.snapshot)
+    if state.busy:
+        busy = ", ".join(f"{program.name} ({program.cores:.0%} of a core)" for program in state.busy)
         yield Step("idle", WARN, f"other programs compute, which will disturb: {busy}")
     else:
         yield Step("idle", PASS, "no other program computes")
@@ -173,8 +172,8 @@ def _right_answer(runner: Runner, runtime: str) -> str:
     """Raises DeviceError for an answer that is not the one that the network has."""
     suffix = next(suffix for suffix, name in kit.RUNTIME_OF.items() if name == runtime)
     library = runner.library(runtime)
-    with tempfile.TemporaryDirectory(prefix="edgeport-") as folder, runner.transport.folder() as there:
-        data, out = Path(folder, "in"), Path(folder, "out")
+    with scratch.folder() as folder, runner.transport.folder() as there:
+        data, out = folder / "in", folder / "out"
         data.write_bytes(array.array("f", [1.0] * (CHANNELS_IN * SIDE * SIDE)).tobytes())
         options = [f"--data={runner.transport.put(data)}", f"--result={there}/out"]
         runner.run("infer", runtime, MODELS / f"ones{suffix}", options)

@@ -31,7 +31,8 @@ class Input(NamedTuple):
 
     def draw(self, generator: torch.Generator) -> Tensor:
         if self.mask:
-            length = torch.randint(2, self.shape[-1] + 1, (1,), generator=generator)
+            width = self.shape[-1]
+            length = torch.randint(min(2, width), width + 1, (1,), generator=generator)
             return (torch.arange(self.shape[-1]) < length).long().expand(self.shape).contiguous()
         if self.high:
             return torch.randint(0, self.high, self.shape, generator=generator)
