@@ -57,7 +57,7 @@ def test_within_a_network_a_sigmoid_may_fill_less_than_half_of_its_range(largest
 def test_onnx_fixes_the_range_of_softmaxes_alone() -> None:
     nodes = (("Sigmoid", ["x"], ["a"]), ("Tanh", ["x"], ["b"]), ("Softmax", ["x"], ["c"]))
     given = {name: [0.0, 0.05] for name in "abc"}
-    assert left(*nodes, format="onnx", outputs=["a", "b", "c"], **given) == ["c"]
+    assert left(*nodes, format="onnx", outputs=["a", "b", "c"], **given) == ["c"]  # type: ignore[arg-type]
 
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -74,7 +74,7 @@ def test_what_holds_a_mask_stays_in_float_and_products_do_not(kind: str, masked:
         ("MatMul", ["weights", "v"], ["y"]),
     )
     given = {"scores": [-3, 2], "mask": [0, masked], "masked": [-3, 2, masked], "weights": [0, 0.9], "y": [-1, 1]}
-    assert left(*nodes, format="onnx", outputs=["y"], **given) == ["masked", "weights"]
+    assert left(*nodes, format="onnx", outputs=["y"], **given) == ["masked", "weights"]  # type: ignore[arg-type]
 
 
 def test_a_padding_of_minus_infinity_is_no_mask() -> None:
