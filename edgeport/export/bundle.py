@@ -182,7 +182,7 @@ class _Session:
         program = capture.program(self.captured.graph, self.captured.inputs)
         job = self._job()
         if "tflite" in self.request.formats:
-            self.converters.append(Tflite(program, self.captured.graph, self.log))
+            self.converters.append(Tflite(program, self.captured, self.log))
         if "onnx" in self.request.formats:
             self.converters.append(Onnx(program, self.captured))
         self._reference = self._run_network()
