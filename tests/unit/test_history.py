@@ -549,7 +549,7 @@ def test_a_history_that_cannot_be_written_loses_no_result(
 
 
 def test_a_database_that_means_nothing_is_told_before_anything_is_measured(run: Run, tmp_path: Path) -> None:
-    done = run("no.tflite", "--database=mysql://host/x", command="profile", code=2)
+    done = run(small_tflite(tmp_path / "a.tflite"), "--database=mysql://host/x", command="profile", code=2)
     assert "mysql:// is not known" in done.err
     assert done.out == ""
 

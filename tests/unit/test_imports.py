@@ -26,7 +26,7 @@ LAYERS = (
     "runner",
     "benchmark_model export sessions preflight",
     "measure interleave analysis file_analysis",
-    "fleet checkup",
+    "fleet checkup reach",
     "session guidelines baseline speedup",
     "reports",
     "display",
