@@ -108,7 +108,7 @@ def hold(runner: Runner, wait: float, progress: Progress) -> Iterator[Runner]:
     def heard(message: Message) -> None:
         if message["type"] == "waiting":
             progress.started(step)
-            progress.advanced(step, f"by {_since(message)}")
+            progress.waited(step, f"by {_since(message)}")
 
     keeper = _Keeper(process, runner.device)
     try:

@@ -48,6 +48,8 @@ from edgeport.cli.subjects import (
 )
 from edgeport.records import MIN_SQNR_DB, ExportOptions
 
+RUNS, LAUNCHES = 16, 4
+
 
 def profile(
     model: Annotated[
@@ -65,13 +67,28 @@ def profile(
     runtime: Runtime = None,
     precision: Precision = "fp32,int8",
     num_threads: NumThreads = None,
-    num_runs: Annotated[int, typer.Option(min=1, help="Timed runs a launch.")] = 16,
+    num_runs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Timed runs a launch. Default: {RUNS}, fewer where a run is slow.", show_default=False
+        ),
+    ] = None,
     warmup_runs: Annotated[int, typer.Option(min=0, help="Runs before them, not timed.")] = 4,
-    launches: Annotated[int, typer.Option(min=1, help="Fresh processes; the models take turns.")] = 4,
+    launches: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Fresh processes; the models take turns. Default: {LAUNCHES}, fewer where that takes minutes.",
+            show_default=False,
+        ),
+    ] = None,
     pin: Pin = "",
     cool_down: Annotated[
         float | None, typer.Option(help="Before each launch, wait until the device is cooler.", metavar="CELSIUS")
     ] = None,
+    cool_down_minutes: Annotated[
+        float, typer.Option(min=0, help="How long --cool-down may wait before each launch.", metavar="MINUTES")
+    ] = 5.0,
     wait: Wait = 0.0,
     wheels: Wheels = None,
     allow_unstable: AllowUnstable = False,
@@ -125,13 +142,15 @@ def profile(
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
     check_unused(models, how)
     settings = Settings(
-        num_runs=num_runs,
+        num_runs=num_runs or RUNS,
         warmup_runs=warmup_runs,
-        launches=launches,
+        launches=launches or LAUNCHES,
+        plans=frozenset(k for k, v in {"num_runs": num_runs, "launches": launches}.items() if v is None),
         input_shapes=shapes_of(input_shape, is_converted(models[0])),
         values=inputs.load(input_data) if input_data else None,
         profile=ops,
         cool_down=cool_down,
+        cool_down_minutes=cool_down_minutes,
     )
     view = View(by=by, depth=depth, top=top, width=display.width(sys.stdout))
     results: list[Any] = []
