@@ -3,6 +3,7 @@
 A folder that can be committed, cached or copied. baseline.json is written last, so that what it names is there.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from edgeport import documents, files, trust
+from edgeport import documents, files, scratch, trust
 from edgeport.errors import ModelFileError, NothingComparedError, UsageError, nearest
 from edgeport.measure import Artifact
 from edgeport.records import SCHEMA, Baseline, BaselineEntry
 
 INDEX, OBJECTS = "baseline.json", "objects"
+OBJECT = re.compile(r"[0-9a-f]{64}\.[a-z]+")
 ANEW = "remove it and save the baseline anew"
 MOST_BYTES = 1_000_000_000  # of an index, which holds every sample
 
@@ -38,23 +40,20 @@ def load(folder: Path) -> Baseline:
 def save(folder: Path, made: Sequence[tuple[BaselineEntry, Path]]) -> Baseline:
     """Adds to what the folder holds, in place of entries of the same model, options, runtime, precision and device.
 
-    Artifacts that no entry names any longer are removed. Raises ModelFileError rather than replace an index that it
-    cannot read.
+    Artifacts that no entry names any longer are removed, those of a process that was killed as well. Raises
+    ModelFileError rather than replace an index that it cannot read.
     """
     files.writable_folder(folder / OBJECTS)
-    old = kept(folder)
-    for entry, source in made:
-        path = _object(folder, entry)
-        if not path.exists() or files.sha256(path) != entry.result.sha256:
-            with files.whole_file(path) as beside:
-                shutil.copyfile(source, beside)
-    keys = [_key(entry) for entry, _ in made]
-    entries = (*(entry for entry in old if _key(entry) not in keys), *(entry for entry, _ in made))
-    baseline = Baseline(SCHEMA, entries)
-    files.write_text(folder / INDEX, msgspec.json.format(msgspec.json.encode(baseline), indent=1).decode() + "\n")
-    named = {_object(folder, entry) for entry in entries}
-    for path in {_object(folder, entry) for entry in old} - named:
-        path.unlink(missing_ok=True)
+    with scratch.locked(folder):
+        old = kept(folder)
+        try:
+            for entry, source in made:
+                _keep(_object(folder, entry), entry, source)
+            baseline = Baseline(SCHEMA, _replaced(old, [entry for entry, _ in made]))
+            text = msgspec.json.format(msgspec.json.encode(baseline), indent=1).decode()
+            files.write_text(folder / INDEX, f"{text}\n")
+        finally:
+            _remove_unnamed(folder)
     return baseline
 
 
@@ -106,6 +105,25 @@ def select(baseline: Baseline, models: Sequence[str], devices: Sequence[str]) ->
     if not found:
         raise NothingComparedError("the baseline has nothing to compare with; edgeport baseline save MODEL adds to it")
     return found
+
+
+def _keep(path: Path, entry: BaselineEntry, source: Path) -> None:
+    if not path.exists() or files.sha256(path) != entry.result.sha256:
+        with files.whole_file(path) as beside:
+            shutil.copyfile(source, beside)
+
+
+def _replaced(old: Sequence[BaselineEntry], new: Sequence[BaselineEntry]) -> tuple[BaselineEntry, ...]:
+    keys = [_key(entry) for entry in new]
+    return *(entry for entry in old if _key(entry) not in keys), *new
+
+
+def _remove_unnamed(folder: Path) -> None:
+    """Artifacts that the index does not name. Other files of the folder are the user's."""
+    named = {_object(folder, entry).name for entry in kept(folder)}
+    for path in (folder / OBJECTS).iterdir():
+        if OBJECT.fullmatch(path.name) and path.name not in named:
+            path.unlink(missing_ok=True)
 
 
 def _object(folder: Path, entry: BaselineEntry) -> Path:

@@ -2,14 +2,13 @@
 
 import array
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from edgeport import kit, preflight
+from edgeport import kit, preflight, scratch
 from edgeport.catalog import Device
 from edgeport.errors import ConnectError, DeviceError
 from edgeport.probe import System, abi_refusal, probe, python_refusal
@@ -173,8 +172,8 @@ def _right_answer(runner: Runner, runtime: str) -> str:
     """Raises DeviceError for an answer that is not the one that the network has."""
     suffix = next(suffix for suffix, name in kit.RUNTIME_OF.items() if name == runtime)
     library = runner.library(runtime)
-    with tempfile.TemporaryDirectory(prefix="edgeport-") as folder, runner.transport.folder() as there:
-        data, out = Path(folder, "in"), Path(folder, "out")
+    with scratch.folder() as folder, runner.transport.folder() as there:
+        data, out = folder / "in", folder / "out"
         data.write_bytes(array.array("f", [1.0] * (CHANNELS_IN * SIDE * SIDE)).tobytes())
         options = [f"--data={runner.transport.put(data)}", f"--result={there}/out"]
         runner.run("infer", runtime, MODELS / f"ones{suffix}", options)

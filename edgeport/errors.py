@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_PASS, EXIT_REGRESSED, EXIT_USAGE, EXIT_FAILURE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
-EXIT_SIGNAL = 128  # and the number of the signal, as shells say it
 
 
 class EdgeportError(Exception):

@@ -4,12 +4,12 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeport import scratch
 from edgeport.errors import EdgeportError, UsageError
 
 MOST_BYTES = 64_000_000  # of a document that is read whole
@@ -58,15 +58,22 @@ def whole_file(path: Path, private: bool = False) -> Iterator[Path]:
 
     Its name cannot be foreseen, so that it is no link of others'. private: for the user alone.
     """
-    beside = path.with_name(f".edgeport-{secrets.token_hex(8)}.tmp")
     try:
-        os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600 if private else 0o666))
-        yield beside
-        os.replace(beside, path)
+        with scratch.file(path.parent, 0o600 if private else 0o666) as beside:
+            yield beside
+            _to_disk(beside)
+            os.replace(beside, path)
     except OSError as e:
         raise EdgeportError(f"cannot write {path}: {reason(e)}") from e
+
+
+def _to_disk(path: Path) -> None:
+    """So that after a power cut, too, a file that has its name has its content."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        beside.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_text(path: Path, text: str, private: bool = False) -> None:

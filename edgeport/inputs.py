@@ -8,7 +8,6 @@ steps, one of everything else. What was assumed is told wherever the result is.
 import contextlib
 import hashlib
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeport import files
+from edgeport import files, scratch
 from edgeport.errors import UsageError
 from edgeport.formats import Axis, Graph
 from edgeport.records import InputData, TensorInfo
@@ -115,10 +114,10 @@ def fitting(values: Values, graph: Graph) -> Values:
 @contextlib.contextmanager
 def stored(values: Values | None) -> Iterator[dict[str, Path]]:
     """A file of each array's bytes, by input, until the block ends."""
-    with tempfile.TemporaryDirectory(prefix="edgeport-") as folder:
+    with scratch.folder() as folder:
         paths = {}
         for n, (name, array) in enumerate(values.arrays.items() if values else ()):
-            paths[name] = Path(folder, f"{n}")
+            paths[name] = folder / f"{n}"
             paths[name].write_bytes(array.tobytes())
         yield paths
 

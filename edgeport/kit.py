@@ -10,13 +10,12 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 import msgspec
 
-from edgeport import files
+from edgeport import files, scratch
 from edgeport.errors import DeviceError
 from edgeport.transport.process import run
 
@@ -83,8 +82,8 @@ def library_for(runtime: str, machine: str, wheels: Path | None = None) -> Libra
     folder = files.cache_folder("kit") / f"{distribution}-{here.version}-{machine}"
     found = sorted(folder.glob("*.so*")) if folder.is_dir() else []
     if not found:
-        with tempfile.TemporaryDirectory(prefix="edgeport-") as download:
-            wheel = _fetched(f"{distribution}=={here.version}", machine, wheels, Path(download))
+        with scratch.folder() as download:
+            wheel = _fetched(f"{distribution}=={here.version}", machine, wheels, download)
             found = [_extracted(wheel, f"{package}/{pattern}", files.writable_folder(folder))]
     return Library(found[0], here.version)
 

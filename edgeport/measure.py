@@ -1,13 +1,12 @@
 """Runs artifacts on a device: fresh processes that time plain runs, and one more that profiles. Derives nothing."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgeport import attribution, breakdown, files, formats, inputs, preflight, stats
+from edgeport import attribution, breakdown, files, formats, inputs, preflight, scratch, stats
 from edgeport.attribution import Row
 from edgeport.cost import tensor_bytes
 from edgeport.errors import DeviceError
@@ -203,8 +202,8 @@ class _Session:
         """The graph that the runtime made of the file, where it leaves it on the device."""
         if source is None:
             return None
-        with tempfile.TemporaryDirectory(prefix="edgeport-") as folder:
-            path = Path(folder, "optimized.onnx")
+        with scratch.folder() as folder:
+            path = folder / "optimized.onnx"
             self.runner.transport.get(source, path)
             return formats.read(path)
 

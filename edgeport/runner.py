@@ -118,7 +118,7 @@ class Runner(msgspec.Struct, frozen=True):
                 self._check_protocol(message)
         process.close_input()
         if "bye" not in messages:
-            raise _failure(f"{what} on {self.device}", process, messages)
+            raise _failure(f"{what} on {self.device}", process, messages, self.timeout)
         return messages
 
     def _check_protocol(self, hello: Message) -> None:
@@ -151,7 +151,8 @@ class Served:
         on_message: Callable[[Message], None] = lambda message: None,
     ) -> Message:
         """The next message of that kind. Raises DeviceError if none comes within the time (default: the runner's)."""
-        deadline = time.monotonic() + (timeout or self._timeout)
+        limit = timeout or self._timeout
+        deadline = time.monotonic() + limit
         while (line := self._process.line(deadline - time.monotonic())) is not None:
             message = _parsed(line)
             if message is None:
@@ -161,7 +162,7 @@ class Served:
             if message["type"] == kind:
                 return message
         self._process.kill()  # so that how it ended is known
-        raise _failure(self._what, self._process, self.messages)
+        raise _failure(self._what, self._process, self.messages, limit)
 
 
 def local_runner(device: str = "local") -> Runner:
@@ -177,13 +178,16 @@ def _parsed(line: str) -> Message | None:
     return message if isinstance(message, dict) and "type" in message else None
 
 
-def _failure(what: str, process: Process, messages: dict[str, Message]) -> DeviceError:
-    """Why an ended agent did not do what it was asked: in its own words, or by how it died."""
+def _failure(what: str, process: Process, messages: dict[str, Message], limit: float) -> DeviceError:
+    """Why an ended agent did not do what it was asked: in its own words, or by how it died. limit: seconds."""
     if "error" in messages:
         return DeviceError(f"{what}: {messages['error']['text']}{_runtime_errors(process)}")
     if process.lost:
         return LostConnectionError(f"{what}: the connection was lost\n{process.last_errors()}".rstrip())
-    return DeviceError(f"{what}: {_death(process, messages)}")
+    how = f"it took longer than its limit of {limit:g} s, and was ended" if process.is_overdue else _death(process)
+    text = process.last_errors()
+    wrote = f"; it wrote:\n{text}" if text else ""
+    return DeviceError(f"{what}: {how}; its last message was {next(reversed(messages), 'none')!r}{wrote}")
 
 
 def _runtime_errors(process: Process) -> str:
@@ -192,14 +196,10 @@ def _runtime_errors(process: Process) -> str:
     return "".join(f"\n  {line}" for line in lines)
 
 
-def _death(process: Process, messages: dict[str, Message]) -> str:
+def _death(process: Process) -> str:
     code = process.exit_code
     if code < 0:
         name = signal.Signals(-code).name
         hint = "; was it out of memory?" if name == "SIGKILL" else ""
-        how = f"the agent was killed by {name}{hint}"
-    else:
-        how = f"the agent ended early with exit code {code}"
-    last = next(reversed(messages)) if messages else "none"
-    text = process.last_errors()
-    return f"{how}; its last message was {last!r}" + (f"; it wrote:\n{text}" if text else "")
+        return f"the agent was killed by {name}{hint}"
+    return f"the agent ended early with exit code {code}"

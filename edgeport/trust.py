@@ -4,11 +4,12 @@ Content is trusted where it lies and as it is: the same bytes elsewhere, or othe
 """
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 
-from edgeport import files
+from edgeport import files, scratch
 from edgeport.errors import EdgeportError
 
 STORE = "trusted.json"
@@ -27,13 +28,20 @@ def is_trusted(path: Path, fingerprint: str) -> bool:
 
 def trust(path: Path, fingerprint: str) -> None:
     """Records that the user trusts the content of this fingerprint at this place, and no other there."""
-    _write({**_trusted(), str(path.resolve()): fingerprint})
+    with _changing():
+        _write({**_trusted(), str(path.resolve()): fingerprint})
 
 
 def distrust(path: Path) -> None:
     """Records that the user no longer trusts what lies there, if they did."""
     place = str(path.resolve())
-    _write({key: value for key, value in _trusted().items() if key != place})
+    with _changing():
+        _write({key: value for key, value in _trusted().items() if key != place})
+
+
+def _changing() -> AbstractContextManager[None]:
+    """One process at a time, so that none writes over what another has added."""
+    return scratch.locked(files.private_folder(config_folder()))
 
 
 def _trusted() -> dict[str, str]:
@@ -48,6 +56,5 @@ def _trusted() -> dict[str, str]:
 
 
 def _write(trusted: dict[str, str]) -> None:
-    folder = files.private_folder(config_folder())
     text = msgspec.json.format(msgspec.json.encode(trusted, order="sorted"), indent=1).decode()
-    files.write_text(folder / STORE, f"{text}\n", private=True)
+    files.write_text(config_folder() / STORE, f"{text}\n", private=True)

@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 
+Neighbours = Callable[[Node], list[Node]]
+
+
 def attribute(rows: Sequence[Row], graph: Graph, optimized: Graph | None) -> list[Attributed]:
     """Each row with its operator and its module, in execution order.
 
@@ -118,30 +121,35 @@ class Modules:
 
     def __init__(self, graph: Graph) -> None:
         self.consumers, self.producers = graph.consumers(), graph.producers()
+        ways = ((self._readers, self._makers), (self._makers, self._readers))
+        self.nearest = [_nearest(graph.nodes, ahead, back) for ahead, back in ways]
 
     def of(self, node: Node) -> str | None:
         if node.module is not None:
             return node.module
         if class_of(node.kind) == "data":
-            for beside in (self._readers, self._makers):
-                found = self._nearest(node, beside)
-                if found is not None:
-                    return found
+            for modules in self.nearest:
+                if node.index in modules:
+                    return modules[node.index]
         return layer_of(node.name) or None
-
-    def _nearest(self, node: Node, beside: Callable[[Node], list[Node]]) -> str | None:
-        seen, left = {node.index}, [node]
-        while left:
-            for near in beside(left.pop(0)):
-                if near.module is not None:
-                    return near.module
-                if class_of(near.kind) == "data" and near.index not in seen:
-                    seen.add(near.index)
-                    left.append(near)
-        return None
 
     def _readers(self, node: Node) -> list[Node]:
         return [reader for name in node.outputs for reader in self.consumers.get(name, [])]
 
     def _makers(self, node: Node) -> list[Node]:
         return [self.producers[name] for name in node.inputs if name in self.producers]
+
+
+def _nearest(nodes: Sequence[Node], ahead: Neighbours, back: Neighbours) -> dict[int, str]:
+    """The module of each node by index: its own; of one that only converts or moves data that of the nearest node ahead
+    which has one, the first of those at the same distance. All are found in one sweep from the nodes with modules.
+    """
+    modules = {node.index: node.module for node in nodes if node.module is not None}
+    front = {node.index: node for node in nodes if node.index in modules}
+    while front:
+        behind = (n for node in front.values() for n in back(node))
+        reached = {n.index: n for n in behind if n.index not in modules and class_of(n.kind) == "data"}
+        first = {index: next((a.index for a in ahead(n) if a.index in front), None) for index, n in reached.items()}
+        modules |= {index: modules[near] for index, near in first.items() if near is not None}
+        front = {index: n for index, n in reached.items() if index in modules}
+    return modules

@@ -1,7 +1,8 @@
 """LiteRT: XNNPACK's events, in order, against the file's operators in order."""
 
+import heapq
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -73,6 +74,7 @@ UNARY = """
 """
 # Kinds that XNNPACK may leave out: folded into a neighbour, or nothing to do.
 _ELIDED = {"pad", "reshape", "squeeze", "expanddims", "quantize", "dequantize", "relu", "relu6", "densify", "transpose"}
+MOST_PAIRS = 30_000_000  # of an operator and an event
 _SKIP_ELIDED, _SKIP_OTHER, _SKIP_EVENT, _EXTRA_EVENT = 1.0, 8.0, 6.0, 0.5
 
 
@@ -131,50 +133,110 @@ def _most_events(node: Node) -> int:
 
 
 def _execution_order(graph: Graph, own: set[int]) -> list[int]:
-    """As TFLite groups operators: again and again all that are ready and of one side (delegate or own)."""
-    made = {name for n in graph.nodes for name in n.outputs}
-    done: set[str] = set()
-    left, order = list(graph.nodes), []
-    while left:
-        ready = next((n for n in left if all(i in done or i not in made for i in n.inputs)), left[0])
-        side, rest = ready.index in own, []
-        for node in left:
-            is_ready = node is ready or all(i in done or i not in made for i in node.inputs)
-            if is_ready and (node.index in own) == side:
-                order.append(node.index)
-                done.update(node.outputs)
-            else:
-                rest.append(node)
-        left = rest
+    """As TFLite groups operators: again and again all that are ready and of one side (delegate or own), in the order of
+    the file. Where operators wait for each other in a circle, the first of them counts as ready.
+    """
+    producers, consumers = graph.producers(), graph.consumers()
+    missing = {n.index: len({i for i in n.inputs if i in producers}) for n in graph.nodes}
+    queue = _Queue(own, [index for index, count in missing.items() if not count])
+    made: set[str] = set()
+    order: list[int] = []
+    for index in queue.drained(missing):
+        order.append(index)
+        for name in {*graph.nodes[index].outputs} - made:
+            made.add(name)
+            for reader in {n.index for n in consumers.get(name, ())}:
+                missing[reader] -= 1
+                if not missing[reader]:
+                    queue.add(reader)
     return order
+
+
+class _Queue:
+    """Operators that are ready, by side. own: those that the runtime runs itself."""
+
+    def __init__(self, own: set[int], ready: Sequence[int]) -> None:
+        self.own = own
+        self.ready: tuple[list[int], list[int]] = ([], [])  # heaps: of the delegate, of the runtime
+        self.taken: set[int] = set()
+        for index in ready:
+            self.add(index)
+
+    def add(self, index: int) -> None:
+        if index not in self.taken:
+            heapq.heappush(self.ready[index in self.own], index)
+
+    def drained(self, every: Collection[int]) -> Iterator[int]:
+        """All of them once; what is added meanwhile comes when its turn does. every: in the order of the file."""
+        left = iter(every)
+        while True:
+            heads = [heap[0] for heap in self.ready if heap]
+            first = min(heads) if heads else next((i for i in left if i not in self.taken), None)
+            if first is None:
+                return
+            if not heads:
+                self.add(first)
+            yield from self._turn(self.ready[first in self.own])
+
+    def _turn(self, heap: list[int]) -> Iterator[int]:
+        """Those of one side, up the file; one that becomes ready behind the place reached waits for the next turn."""
+        place = -1
+        later: list[int] = []
+        while heap:
+            index = heapq.heappop(heap)
+            if index in self.taken:
+                continue
+            if index < place:
+                later.append(index)
+                continue
+            place = index
+            self.taken.add(index)
+            yield index
+        for index in later:
+            heapq.heappush(heap, index)
 
 
 def align(events: Sequence[str], kinds: Sequence[str], most: Sequence[int]) -> list[int | None]:
     """For each event the position of the operator that gave it, or None: the cheapest monotonic matching.
 
     An operator gives no event (dear, unless its kind is one that XNNPACK elides), one, or up to most[i] (a bit
-    dear). An event that fits nowhere in order stays unmatched.
+    dear). An event that fits nowhere in order stays unmatched; so do all where there are too many to be compared.
     """
     n, m = len(kinds), len(events)
-    fits = {(k, e): _fits(k, e) for k in set(kinds) for e in set(events)}
-    skip = [_SKIP_ELIDED if k in _ELIDED else _SKIP_OTHER for k in kinds]
-    cost = np.full((n + 1, m + 1), np.inf)
+    if (n + 1) * (m + 1) > MOST_PAIRS:
+        return [None] * m
+    names = {event: k for k, event in enumerate(dict.fromkeys(events))}
+    numbers = np.array([names[event] for event in events], np.int64)
+    fits = {kind: np.array([_fits(kind, event) for event in names], bool)[numbers] for kind in set(kinds)}
+    cost = np.arange(m + 1) * _SKIP_EVENT
     step = np.zeros((n + 1, m + 1), np.int32)  # events given by operator i, or -1 for an unmatched event
-    cost[0] = np.arange(m + 1) * _SKIP_EVENT
     step[0] = -1
-    for i in range(1, n + 1):
-        for j in range(m + 1):
-            best, how = cost[i - 1, j] + skip[i - 1], 0
-            if j and cost[i, j - 1] + _SKIP_EVENT < best:
-                best, how = cost[i, j - 1] + _SKIP_EVENT, -1
-            for k in range(1, min(most[i - 1], j) + 1):
-                if not fits[kinds[i - 1], events[j - k]]:
-                    break
-                found = cost[i - 1, j - k] + (k - 1) * _EXTRA_EVENT
-                if found < best:
-                    best, how = found, k
-            cost[i, j], step[i, j] = best, how
+    for i, kind in enumerate(kinds):
+        skip = _SKIP_ELIDED if kind in _ELIDED else _SKIP_OTHER
+        cost, step[i + 1] = _with_operator(cost, fits[kind], skip, most[i])
     return _trace_back(step)
+
+
+def _with_operator(cost: Any, fits: Any, skip: float, most: int) -> tuple[Any, Any]:
+    """The next row of align's costs and steps. Of equally cheap steps the operator gives rather no event than that one
+    is unmatched, and that rather than several.
+
+    cost: without the operator, of the first j events. fits: whether it may give each event. skip: what none costs.
+    """
+    m, given = len(fits), cost + skip
+    count = np.zeros(m + 1, np.int32)
+    runs = fits  # whether the k events up to each place all fit
+    for k in range(1, min(most, m) + 1):
+        runs = fits if k == 1 else runs[:-1] & fits[k - 1 :]
+        if not runs.any():
+            break
+        found = np.where(runs, cost[: m - k + 1] + (k - 1) * _EXTRA_EVENT, np.inf)
+        better = found < given[k:]
+        given[k:][better], count[k:][better] = found[better], k
+    events = np.arange(m + 1) * _SKIP_EVENT
+    best = np.minimum.accumulate(given - events) + events
+    unmatched = np.append(False, best[:-1] + _SKIP_EVENT <= best[1:])
+    return best, np.where(unmatched & ((count > 0) | (best < given)), -1, count)
 
 
 def _trace_back(step: Any) -> list[int | None]:

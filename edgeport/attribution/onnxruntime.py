@@ -1,6 +1,7 @@
 """ONNX Runtime: nodes of the graph that it optimised against the file's operators, by every name that survives."""
 
 import re
+from collections import deque
 from collections.abc import Sequence
 
 import msgspec
@@ -126,15 +127,16 @@ def pair_with_optimized(rows: Sequence[Row], optimized: Graph | None) -> list[No
     """By name and kind; those that share both are paired in order. ONNX Runtime's profiler makes up names for nodes
     that have none.
     """
-    waiting: dict[tuple[str, str], list[Node]] = {}
+    waiting: dict[tuple[str, str], deque[Node]] = {}
+    known = {row.name for row in rows}
     for node in optimized.nodes if optimized else ():
         # A node without a name is known here by what it makes, as in every format.
-        name = "" if node.name in node.outputs and node.name not in {row.name for row in rows} else node.name
-        waiting.setdefault((name, node.kind), []).append(node)
+        name = "" if node.name in node.outputs and node.name not in known else node.name
+        waiting.setdefault((name, node.kind), deque()).append(node)
     pairs: list[Node | None] = []
     for row in rows:
-        nodes = waiting.get((row.name, row.op)) or waiting.get(("", row.op)) or [None]  # type: ignore[list-item]
-        pairs.append(nodes.pop(0))
+        nodes = waiting.get((row.name, row.op)) or waiting.get(("", row.op))
+        pairs.append(nodes.popleft() if nodes else None)
     return pairs
 
 

@@ -1,6 +1,7 @@
 """Which operators of a graph shuffle channels, or split them."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ CUTS = ("slice", "stridedslice", "split", "splitv")
 JOINS = ("concat", "concatenation", "qlinearconcat")
 MOVES = (*RESHAPES, *CUTS, *JOINS, "transpose", "gather")
 MOST_ELEMENTS = 4_000_000
+MOST_AXES = 32  # that NumPy has in all versions
+# A file of anybody may have thousands of operators on tensors of this size, one after the other.
+MOST_WORK = 400_000_000
+LONGEST_CHAIN = 16  # of operators that together change the places of channels
 
 
 def shuffling(graph: Graph) -> set[int]:
@@ -25,10 +30,18 @@ def shuffling(graph: Graph) -> set[int]:
     or flattens stays data.
     """
     found: set[int] = set()
+    work = _Work()
     for region in _regions(graph):
-        if any(_cuts_channels(graph, node) for node in region) or _permutes_one_axis(graph, region):
+        if any(_cuts_channels(graph, node) for node in region) or _permutes_one_axis(graph, region, work):
             found |= {node.index for node in region}
     return found
+
+
+class _Work:
+    """What a search may still cost. left: in elements; without any, a region counts as one that shuffles nothing."""
+
+    def __init__(self) -> None:
+        self.left = MOST_WORK
 
 
 def _regions(graph: Graph) -> list[list[Node]]:
@@ -38,6 +51,7 @@ def _regions(graph: Graph) -> list[list[Node]]:
 
     def find(i: int) -> int:
         while root[i] != i:
+            root[i] = root[root[i]]
             i = root[i]
         return i
 
@@ -67,26 +81,29 @@ def _data_input(graph: Graph, node: Node) -> Any:
     return next((t for t in tensors if t is not None and not t.constant), None)
 
 
-def _permutes_one_axis(graph: Graph, region: Sequence[Node]) -> bool:
+def _permutes_one_axis(graph: Graph, region: Sequence[Node], work: "_Work") -> bool:
     """Whether some stretch of reshapes and transposes in the region gives back an image with its channels rearranged.
 
     The chain is run on the numbers 0, 1, 2, ... in place of data, so the answer is exact.
     """
     inside = {node.index for node in region}
     consumers, producers = graph.consumers(), graph.producers()
-
-    def walk(node: Node, seen: list[Any]) -> bool:
-        numbers = _step(graph, node, seen[-1])
+    starts = [node for node in region if _is_step(node) and not _extends(node, producers, inside)]
+    left = [(node, (_start_numbers(graph, node),)) for node in starts]
+    visited: set[int] = set()
+    while left and work.left > 0:
+        node, seen = left.pop()
+        numbers = _step(graph, node, seen[-1]) if seen[-1] is not None and node.index not in visited else None
+        visited.add(node.index)
         if numbers is None:
-            return False
-        if any(_rearranges(before, numbers, graph.channel_axis) for before in seen):
+            continue
+        alike = [before for before in seen if before.ndim == 4 and before.shape == numbers.shape]
+        work.left -= numbers.size * (1 + len(alike))
+        if any(_rearranges(before, numbers, graph.channel_axis) for before in alike):
             return True
         following = [n for n in consumers.get(node.outputs[0], []) if n.index in inside and _is_step(n)]
-        return any(walk(n, [*seen, numbers]) for n in following)
-
-    starts = [node for node in region if _is_step(node) and not _extends(node, producers, inside)]
-    numbered = [(node, _start_numbers(graph, node)) for node in starts]
-    return any(walk(node, [numbers]) for node, numbers in numbered if numbers is not None)
+        left += [(n, (*seen, numbers)[-LONGEST_CHAIN:]) for n in following]
+    return False
 
 
 def _is_step(node: Node) -> bool:
@@ -100,27 +117,30 @@ def _extends(node: Node, producers: dict[str, Node], inside: set[int]) -> bool:
 
 def _start_numbers(graph: Graph, node: Node) -> Any:
     tensor = _data_input(graph, node)
-    if tensor is None or not tensor.shape or min(tensor.shape) < 1:
+    if tensor is None or not tensor.shape or min(tensor.shape) < 1 or len(tensor.shape) > MOST_AXES:
         return None
-    n = int(np.prod(tensor.shape))
-    return np.arange(n).reshape(tensor.shape) if n <= MOST_ELEMENTS else None
+    n = prod(tensor.shape)
+    return np.arange(n, dtype=np.int32).reshape(tensor.shape) if n <= MOST_ELEMENTS else None
 
 
 def _step(graph: Graph, node: Node, numbers: Any) -> Any:
     if plain(node.kind) == "transpose":
         order = node.permutation
-        return numbers.transpose(order) if order and len(order) == numbers.ndim else None
+        return numbers.transpose(order) if order and sorted(order) == list(range(numbers.ndim)) else None
     out = graph.tensors.get(node.outputs[0])
-    fits = out is not None and out.shape and min(out.shape) >= 1 and int(np.prod(out.shape)) == numbers.size
-    return numbers.reshape(out.shape) if fits and out is not None else None
+    shape = out.shape if out is not None else None
+    fits = shape and min(shape) >= 1 and len(shape) <= MOST_AXES and prod(shape) == numbers.size
+    return numbers.reshape(shape) if fits else None
 
 
 def _rearranges(before: Any, after: Any, axis: int) -> bool:
-    """Whether after is before, an image, with its channels in another order."""
-    if before.ndim != 4 or before.shape != after.shape or (before == after).all():
+    """Whether after is before, an image of the same shape, with its channels in another order."""
+    if (before == after).all():
         return False
     rows = np.moveaxis(before, axis, 0).reshape(before.shape[axis], -1)
     moved = np.moveaxis(after, axis, 0).reshape(after.shape[axis], -1)
-    position = {int(first): i for i, first in enumerate(rows[:, 0])}
-    order = [position.get(int(first), -1) for first in moved[:, 0]]
-    return -1 not in order and bool((rows[order] == moved).all())
+    firsts, sought = rows[:, 0], moved[:, 0]
+    places = firsts.argsort()
+    at = np.searchsorted(firsts, sought, sorter=places).clip(max=len(places) - 1)
+    order = places[at]
+    return bool((firsts[order] == sought).all() and (rows[order] == moved).all())

@@ -1,8 +1,6 @@
 """The command line: the only code that prints results, and that ends the process."""
 
 import contextlib
-import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -10,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgeport import __version__, cleaning, errors
+from edgeport import __version__, cleaning, errors, interrupts
 from edgeport.cli import baseline, check, compare, devices, export, history, inspect, lists, profile
 from edgeport.cli.checks import complain, output_closed, say
 from edgeport.errors import EdgeportError
@@ -28,61 +26,55 @@ app = typer.Typer(
 CommandLineError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
-_ended_by: list[int] = []  # the signal that ends this process, if one does
-
-
 def main() -> NoReturn:
     """Runs the command line and exits: 0, or the exit code that the error means (README has the list)."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup's processes are to outlive their terminal
-            signal.signal(number, _end_as_interrupted)
-    sys.exit(run(sys.argv[1:]))
-
-
-def _end_as_interrupted(number: int, frame: object) -> NoReturn:
-    """Cleans up as Ctrl-C does. It is heard once: what comes while it cleans up would leave the rest."""
-    for other in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(other, signal.SIG_IGN)
-    _ended_by.append(number)
-    raise KeyboardInterrupt
+    interrupts.listen()
+    try:
+        interrupts.leave(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # another one, while the first one was told of
+        interrupts.leave(interrupts.code())
 
 
 def run(argv: Sequence[str]) -> int:
     """The exit code. Every error that a user can cause becomes one message."""
     try:
         code = app(list(argv), prog_name="edgeport", standalone_mode=False)
-    except (SystemExit, BrokenPipeError):  # all that typer ends the process for here: nobody reads our output any more
-        output_closed()
-        return 0
-    except CommandLineError as e:
-        e.show()
-        return errors.EXIT_USAGE
-    except EdgeportError as e:
-        complain(str(e))
-        return e.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = errors.EXIT_INTERRUPTED
-    except OSError as e:
-        complain(f"{e.filename or 'the system'}: {(e.strerror or str(e)).lower()}")
-        return errors.EXIT_FAILURE
-    except Exception:  # Python's own exit code, 1, would say that a network has become slower
-        sys.stderr.write(cleaning.text(traceback.format_exc()))
-        complain("this is a mistake in edgeport, please report it")
-        return errors.EXIT_FAILURE
-    if code == errors.EXIT_INTERRUPTED:  # typer's own answer to Ctrl-C too
-        how = signal.Signals(_ended_by[0]).name if _ended_by else "interrupted"
-        with contextlib.suppress(OSError):  # a terminal that has gone takes no words
-            complain(f"{how}; files already complete were kept, nothing else was written")
-        return _leave(errors.EXIT_SIGNAL + _ended_by[0] if _ended_by else code)
+        _leave_interrupted()
+    except BaseException as e:
+        if interrupts.heard():  # libraries turn it into errors of their own, and what it ended here fails
+            _leave_interrupted()
+        return _told(e)
+    if interrupts.heard() or code == errors.EXIT_INTERRUPTED:  # typer's own answer to Ctrl-C too
+        _leave_interrupted()
     return code if isinstance(code, int) else 0
 
 
-def _leave(code: int) -> NoReturn:
-    """Ends at once: a converter's thread may be deep in a library and need not be waited for."""
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+def _told(error: BaseException) -> int:
+    """Says what is wrong. The exit code that it means."""
+    match error:
+        case SystemExit() | BrokenPipeError():  # all that typer ends the process for: nobody reads our output any more
+            output_closed()
+            return 0
+        case EdgeportError():
+            complain(str(error))
+            return error.exit_code
+        case OSError():
+            complain(f"{error.filename or 'the system'}: {(error.strerror or str(error)).lower()}")
+            return errors.EXIT_FAILURE
+    if isinstance(error, CommandLineError):
+        error.show()
+        return errors.EXIT_USAGE
+    # Python's own exit code, 1, would say that a network has become slower
+    sys.stderr.write(cleaning.text("".join(traceback.format_exception(error))))
+    complain("this is a mistake in edgeport, please report it")
+    return errors.EXIT_FAILURE
+
+
+def _leave_interrupted() -> NoReturn:
+    with contextlib.suppress(OSError):  # a terminal that has gone takes no words
+        complain(f"{interrupts.name()}; files already complete were kept, nothing else was written")
+    interrupts.leave(interrupts.code())
 
 
 def _version(wanted: bool) -> None:

@@ -1,11 +1,8 @@
 """From a network to a folder of verified files and its manifest."""
 
 import contextlib
-import functools
 import hashlib
-import importlib.metadata
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,15 +12,28 @@ import msgspec
 import numpy as np
 import torch
 
-from edgeport import chatter, files, formats, graph, targets
+from edgeport import chatter, files, formats, graph, scratch, targets
 from edgeport.catalog import Factory
-from edgeport.errors import EdgeportError, ExportError, ModelFileError
-from edgeport.export import acceptance, blame, cache, calibrate, capture, fitness, pieces, uses, verify
+from edgeport.errors import EdgeportError, ExportError
+from edgeport.export import (
+    acceptance,
+    blame,
+    cache,
+    calibrate,
+    capture,
+    earlier,
+    fitness,
+    pieces,
+    uses,
+    verify,
+    versions,
+)
+from edgeport.export import folder as folders
 from edgeport.export.calibrate import Samples
 from edgeport.export.capture import Captured
 from edgeport.export.converters import Converter, ConverterError, Onnx, Tflite
 from edgeport.export.job import Converted, Job
-from edgeport.export.manifest import MANIFEST, read_manifest
+from edgeport.export.manifest import MANIFEST
 from edgeport.progress import Progress
 from edgeport.records import (
     MIN_SQNR_DB,
@@ -42,10 +52,6 @@ LOG = "export.log"
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "int8")
 FEW_SAMPLES = 32  # with more, better ranges come from other things than more data
-DISTRIBUTIONS = (
-    *("edgeport", "torch", "onnx", "onnxscript", "onnxruntime"),
-    *("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "numpy"),
-)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -84,17 +90,17 @@ def export_cached(request: Request, runner: Runner, progress: Progress) -> Path:
     """
     kept = files.cache_folder("exports")
     log = files.cache_folder("logs") / f"{request.name}.log"  # outlives a failed export, whose folder goes
-    with tempfile.TemporaryDirectory(dir=kept, prefix=".new-") as temporary:
-        made = Path(temporary) / "export"
+    with scratch.folder(kept) as temporary:
+        made = temporary / "export"
         with _session(request, made, progress, log) as session:
             session.prepare()
             folder = kept / session.identity()
             with cache.locked(kept):
-                if (folder / MANIFEST).is_file():
+                if earlier.is_whole(folder):
                     return cache.hold(folder)
             session.convert(runner)
         with cache.locked(kept):
-            if not (folder / MANIFEST).is_file():  # another process may have been quicker
+            if not earlier.is_whole(folder):  # another process may have been quicker
                 shutil.rmtree(folder, ignore_errors=True)
                 made.replace(folder)
             cache.hold(folder)
@@ -106,8 +112,8 @@ def export_cached(request: Request, runner: Runner, progress: Progress) -> Path:
 def _session(request: Request, folder: Path, progress: Progress, log: Path) -> Iterator["_Session"]:
     files.writable_folder(folder)
     log.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".converting-") as work:
-        session = _Session(request, folder, Path(work), log, progress)
+    with scratch.folder(folder) as work:
+        session = _Session(request, folder, work, log, progress)
         try:
             with chatter.kept_in(log):
                 yield session
@@ -164,10 +170,10 @@ class _Session:
                 request.min_sqnr_db,
                 request.formats,
                 request.precisions,
-                sorted(_versions().items()),
+                sorted(versions.of_libraries().items()),
                 SCHEMA,
             ),
-            _code(),
+            versions.of_own_code(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
@@ -337,17 +343,28 @@ class _Session:
     def _write(self) -> Manifest:
         order = {(f, p): i for i, (f, p) in enumerate((f, p) for f in FORMATS for p in PRECISIONS)}
         self.made.sort(key=lambda m: order[m[1].format, m[1].precision])
-        manifest = self._manifest()
-        if manifest.artifacts:
-            with files.whole_file(self.folder / MANIFEST) as beside:  # first, so that no file is left without one
-                beside.write_text(msgspec.json.format(msgspec.json.encode(manifest)).decode() + "\n", encoding="utf-8")
-                for path, artifact in self.made:
-                    path.replace(self.folder / artifact.file)
+        try:
+            with scratch.locked(self.folder):
+                manifest = self._deliver()
+        except OSError as e:
+            raise ExportError(f"cannot write to {e.filename or self.folder}: {files.reason(e)}") from e
         if self.failures:
             written = ", ".join(a.file for _, a in self.made) or "nothing"
             # explained only now: it traces the network, which two threads cannot do at once
             told = [f"{s}: {self._explained(s, w) if isinstance(w, ConverterError) else w}" for s, w in self.failures]
             raise ExportError("\n".join([*sorted(told), f"written to {self.folder}: {written}"]))
+        return manifest
+
+    def _deliver(self) -> Manifest:
+        """Puts what verified, and its manifest, into the folder: all of it or nothing."""
+        manifest = self._manifest()
+        if manifest.artifacts:
+            fresh = self.work / "fresh"
+            fresh.mkdir()
+            for path, artifact in self.made:
+                path.replace(fresh / artifact.file)
+            (fresh / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+            folders.replace(self.folder, fresh, MANIFEST)
         return manifest
 
     def _manifest(self) -> Manifest:
@@ -366,12 +383,12 @@ class _Session:
             model=model,
             target=request.target,
             calibration=self.samples.record(),
-            versions=_versions(),
+            versions=versions.of_libraries(),
             artifacts=tuple(artifact for _, artifact in self.made),
             preprocessing=self.preprocessing,
             passes=(*captured.passes, *self._own_passes()),
         )
-        return _with_earlier(self.folder, fresh)
+        return earlier.with_earlier(self.folder, fresh)
 
     def _own_passes(self) -> Iterator[Rewrite]:
         """Those of the converters, of whose files one is written."""
@@ -379,32 +396,6 @@ class _Session:
         for converter in self.converters:
             for rewrite in converter.passes if converter.format in formats_made else ():
                 yield msgspec.structs.replace(rewrite, formats=(converter.format,))
-
-
-def _with_earlier(folder: Path, fresh: Manifest) -> Manifest:
-    """With the files of an earlier export of the very same network into this folder, which this one did not make."""
-    try:
-        earlier = read_manifest(folder)
-    except ModelFileError:
-        return fresh
-    if _without_files(earlier) != _without_files(fresh):
-        return fresh
-    made = {a.file for a in fresh.artifacts}
-    kept = [a for a in earlier.artifacts if a.file not in made and _is_whole(folder, a)]
-    other = {a.format for a in kept} - {a.format for a in fresh.artifacts}
-    passes = [p for p in earlier.passes if p.formats != graph.FORMATS and other.issuperset(p.formats)]
-    return msgspec.structs.replace(fresh, artifacts=(*fresh.artifacts, *kept), passes=(*fresh.passes, *passes))
-
-
-def _without_files(manifest: Manifest) -> Manifest:
-    """What is said of the network, and what was done to it for all formats alike."""
-    shared = tuple(p for p in manifest.passes if p.formats == graph.FORMATS)
-    return msgspec.structs.replace(manifest, artifacts=(), passes=shared)
-
-
-def _is_whole(folder: Path, artifact: Artifact) -> bool:
-    path = folder / artifact.file
-    return path.is_file() and files.sha256(path) == artifact.sha256
 
 
 def _images(preprocessing: Preprocessing | None) -> str:
@@ -438,20 +429,3 @@ def _parts(captured: Captured, found: Sequence[pieces.Pieces]) -> list[verify.Pa
         labels = output.labels if len(output.names) > 1 else None
         parts += [verify.Part(number, name, piece, labels, i, is_float) for i, piece in enumerate(output.names)]
     return parts
-
-
-@functools.cache
-def _code() -> str:
-    """A hash of edgeport's own code that exports: what was made by another version of it is made anew."""
-    root, digest = Path(__file__).parent.parent, hashlib.sha256()
-    for path in sorted(p for part in ("export", "graph", "formats") for p in (root / part).glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 import torch
 
-from edgeport import graph, targets
+from edgeport import graph, lifeline, targets
 from edgeport.errors import ExportError, causes
 from edgeport.export import capture, crash
 from edgeport.export.capture import Captured
@@ -137,28 +137,21 @@ class Tflite:
 
     def _work(self, task: str, job: Job) -> str:
         """Runs one task of edgeport.export.worker: its answer. Raises ConverterError."""
-        with self._starting:
-            if self._stopped:
-                raise ConverterError(["the export was ended"])
-            worker = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "edgeport.export.worker",
-                    task,
-                    msgspec.json.encode(job).decode(),
-                    str(self._log),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            self._workers.append(worker)
-        said, _ = worker.communicate()
+        words = [task, msgspec.json.encode(job).decode(), str(self._log)]
+        with lifeline.held() as line:
+            worker = self._start([sys.executable, "-m", "edgeport.export.worker", *words], line)
+            said, _ = worker.communicate()
         if worker.returncode:
             raise ConverterError(msgspec.json.decode(said) if said else [_ending(worker.returncode, job)])
         return said
+
+    def _start(self, argv: Sequence[str], line: int) -> subprocess.Popen[str]:
+        with self._starting:
+            if self._stopped:
+                raise ConverterError(["the export was ended"])
+            worker = subprocess.Popen(argv, stdin=line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            self._workers.append(worker)
+        return worker
 
 
 def _ending(code: int, job: Job) -> str:

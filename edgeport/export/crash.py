@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeport import formats
+from edgeport import formats, lifeline
 from edgeport.export.job import channels_last
 from edgeport.formats.names import module_of
 
@@ -64,14 +64,15 @@ def least(most: int, ends: Callable[[int], bool]) -> int | None:
 def _ends(path: Path, samples: Path, count: int) -> bool:
     command = [sys.executable, "-m", "edgeport.export.crash", str(path), str(samples), str(count)]
     try:
-        done = subprocess.run(
-            command,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=SLOWEST_S,
-        )
+        with lifeline.held() as line:
+            done = subprocess.run(
+                command,
+                check=False,
+                stdin=line,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=SLOWEST_S,
+            )
     except subprocess.TimeoutExpired:
         return False
     return is_crash(done.returncode)

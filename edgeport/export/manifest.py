@@ -4,14 +4,18 @@ from pathlib import Path
 
 from edgeport import documents, files
 from edgeport.errors import ModelFileError
+from edgeport.export import folder as folders
 from edgeport.records import SCHEMA, Artifact, Manifest
 
 MANIFEST = "manifest.json"
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises ModelFileError where there is none, or it is of another version."""
+    """Of the files that were exported last, whole. Raises ModelFileError where there is none, or it is of another
+    version.
+    """
     path = folder / MANIFEST
+    folders.settle(folder, MANIFEST)
     try:
         manifest = documents.read(path, Manifest)
     except OSError as e:

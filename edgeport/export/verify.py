@@ -1,6 +1,5 @@
 """Runs an artifact through the agent on the host and compares it with PyTorch."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeport import formats
+from edgeport import formats, scratch
 from edgeport.export.calibrate import Array
 from edgeport.kit import RUNTIME_OF
 from edgeport.records import PieceVerification, TensorInfo, Verification
@@ -29,8 +28,8 @@ def run_artifact(runner: Runner, artifact: Path, arrays: Sequence[Array], exact:
     """
     graph = formats.read(artifact)
     transport = runner.transport
-    with tempfile.TemporaryDirectory(prefix="edgeport-") as folder, transport.folder() as there:
-        data = [Path(folder, f"in{i}") for i in range(len(graph.inputs))]
+    with scratch.folder() as folder, transport.folder() as there:
+        data = [folder / f"in{i}" for i in range(len(graph.inputs))]
         results = [f"{there}/out{i}" for i in range(len(graph.outputs))]
         for path, array, info in zip(data, arrays, graph.inputs, strict=True):
             path.write_bytes(_stored(array, info).tobytes())
@@ -41,7 +40,7 @@ def run_artifact(runner: Runner, artifact: Path, arrays: Sequence[Array], exact:
         shapes = [tuple(o["shape"]) for o in messages["inferred"]["outputs"]]
         outputs = []
         for name, info, shape in zip(results, graph.outputs, shapes, strict=True):
-            path = Path(folder, "out")
+            path = folder / "out"
             transport.get(name, path)
             outputs.append(_real(np.fromfile(path, dtype=info.dtype), info, shape))
         return outputs

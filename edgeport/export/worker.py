@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from edgeport import files
+from edgeport import files, lifeline
 from edgeport.errors import causes
 from edgeport.export.job import Job
 
@@ -41,6 +41,7 @@ def _answer(answers: TextIO, what: Any, code: int) -> int:
 
 
 if __name__ == "__main__":
+    lifeline.follow()
     code = main(*sys.argv[1:])
     sys.stderr.flush()
     os._exit(code)  # no time is lost in taking the libraries apart

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeport import lifeline
 from edgeport.agent.messages import AgentError
 from edgeport.agent.tensors import Tensor, filler
 from edgeport.formats.graph import Graph
@@ -25,7 +26,8 @@ def resolved(path: Path, graph: Graph, inputs: Mapping[str, Sequence[int]]) -> d
     argv = [sys.executable, "-m", "edgeport.formats.tflite_shapes", str(path), json.dumps(shapes)]
     known = {info.name: tuple(shape) for info, shape in zip(graph.inputs, shapes, strict=True)}
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=SECONDS, check=True)
+        with lifeline.held() as line:
+            done = subprocess.run(argv, stdin=line, capture_output=True, timeout=SECONDS, check=True)
         told = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return known
@@ -74,6 +76,7 @@ def _run(interpreter: Any) -> None:
 
 
 if __name__ == "__main__":
+    lifeline.follow()
     try:
         sys.stdout.write("\n" + json.dumps(main(sys.argv[1], json.loads(sys.argv[2]))) + "\n")
     except (RuntimeError, ValueError, AgentError) as e:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeport import files
+from edgeport import files, scratch
 from edgeport.catalog import Device
 from edgeport.errors import ConnectError, DeviceError, LostConnectionError, UsageError
 from edgeport.transport.posix import GET_SECONDS, Posix
@@ -143,10 +143,11 @@ class Adb(Posix):
         return process
 
     def get(self, source: str, destination: Path) -> None:
-        with files.whole_file(destination) as beside:
-            done = run(["adb", "-s", self._serial, "pull", source, str(beside)], GET_SECONDS)
+        with scratch.folder(destination.parent) as folder:  # adb makes a file of its own
+            done = run(["adb", "-s", self._serial, "pull", source, f"{folder}/file"], GET_SECONDS)
             if done.exit_code:
                 raise DeviceError(f"{self.name}: cannot read {source}: {_why(done)}")
+            (folder / "file").replace(destination)
 
     def _command(self, argv: Sequence[str]) -> list[str]:
         line = quoted(["sh", "-c", TELL_END, "sh", *argv])

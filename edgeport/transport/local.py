@@ -3,11 +3,10 @@
 import contextlib
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgeport import files
+from edgeport import files, scratch
 from edgeport.catalog import Device
 from edgeport.errors import DeviceError
 from edgeport.transport.process import RUN_SECONDS, Done, Probe, Process, run
@@ -51,8 +50,8 @@ class Local:
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[str]:
-        with tempfile.TemporaryDirectory(prefix="edgeport-", ignore_cleanup_errors=True) as folder:
-            yield folder
+        with scratch.folder() as folder:
+            yield str(folder)
 
     def start(self, argv: Sequence[str], listens: bool = False) -> Process:
         return Process(argv, listens)

@@ -61,7 +61,12 @@ def run(
 
 
 class Process:
-    """A command that runs on the device, its standard output read line by line while it runs."""
+    """A command that runs on the device, its standard output read line by line while it runs.
+
+    is_overdue: it was killed here, because no line came within the time that it had.
+    """
+
+    is_overdue = False
 
     def __init__(self, argv: Sequence[str], listens: bool = False, own_group: bool = False) -> None:
         """listens: it is written to; otherwise its standard input is empty. own_group: Ctrl-C does not reach it."""
@@ -98,6 +103,7 @@ class Process:
         out, deadline = self._process.stdout.fileno(), time.monotonic() + timeout
         while b"\n" not in self._unread:
             if not select.select([out], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                self.is_overdue = True
                 self.kill()  # its output then ends
             chunk = os.read(out, CHUNK_BYTES)
             if not chunk:

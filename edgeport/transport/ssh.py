@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from edgeport import scratch
 from edgeport.catalog import Device
 from edgeport.errors import ConnectError, DeviceError, LostConnectionError, UsageError
 from edgeport.transport.posix import Posix
@@ -22,6 +23,7 @@ CONNECT_SECONDS, LOGIN_SECONDS = 10, 60  # of one address; of all that a login t
 ALIVE_SECONDS, ALIVE_COUNT = 5, 3  # a cable that is pulled is noticed after so many times these seconds
 PERSIST_SECONDS = 120  # how long the connection outlives an edgeport that was killed
 WORKDIR = ".cache/edgeport"
+SOCKETS = "ssh"  # the ending of a folder with a connection's socket
 LOST = 255  # ssh(1): an error of ssh itself
 OPTIONS = {
     "BatchMode": "yes",  # nobody is there to be asked
@@ -61,14 +63,22 @@ def connect(device: Device) -> Iterator["Ssh"]:
             f"device {device.name!r} has {f'the address {device.address!r}' if device.address else 'no address'}; "
             f"run 'edgeport devices add NAME --like {device.name} --address USER@HOST'"
         )
-    base = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108  mkdtemp's; a socket's path may not be long
-    with tempfile.TemporaryDirectory(prefix="edgeport-", dir=base, ignore_cleanup_errors=True) as folder:
+    base = Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir())  # noqa: S108  a socket's path is short
+    scratch.remove_abandoned(base, SOCKETS, before=_end_connection)
+    with scratch.folder(base, SOCKETS) as folder:
         ssh = Ssh(device, f"{folder}/s")
         try:
-            ssh.open(Path(folder, "errors"))
+            ssh.open(folder / "errors")
             yield ssh
         finally:
             ssh.close()
+
+
+def _end_connection(folder: Path) -> None:
+    """Ends the one that an edgeport which was killed left behind; by itself it would in PERSIST_SECONDS."""
+    if (folder / "s").exists():
+        with contextlib.suppress(DeviceError):
+            run(["ssh", "-F", os.devnull, "-S", f"{folder}/s", "-O", "exit", "--", "edgeport"], GOODBYE_SECONDS)
 
 
 class Ssh(Posix):

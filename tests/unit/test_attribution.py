@@ -527,3 +527,84 @@ def test_the_optimised_graphs_shuffles_are_seen_by_the_shapes_that_ran() -> None
     blind.nodes = drawing.nodes
     ops = attribution.op_times(rows, drawing.graph(), blind.graph())
     assert [op.class_ for op in ops] == ["conv", "shuffle", "shuffle", "shuffle", "conv"]
+
+
+# Graphs that are made to exhaust: each of these took minutes, gigabytes or the stack
+
+
+def test_a_long_chain_of_transposes_is_followed_to_its_end() -> None:
+    drawing, x = images("onnx", 8)
+    for _ in range(2_000):
+        x = transposed(drawing, x, (0, 1, 3, 2))
+    assert not shuffling(drawing.graph())
+
+
+def test_a_reshape_that_reads_one_tensor_twice_is_followed_once() -> None:
+    drawing, x = images("onnx", 8)
+    for _ in range(40):
+        shape = drawing.tensors[x].shape or ()
+        x = drawing.add("Reshape", [x, x], shape)[0]
+    assert not shuffling(drawing.graph())
+
+
+@pytest.mark.parametrize("shape", [(1, 4_000_000, 1, 1), (1, 2, 2_000_000, 1)])
+def test_chains_on_large_tensors_are_given_up(shape: Sequence[int]) -> None:
+    drawing = Drawing("onnx")
+    x = drawing.tensor("x", shape)
+    for _ in range(5_000):
+        x = transposed(drawing, x, (0, 1, 3, 2))
+    assert not shuffling(drawing.graph())
+
+
+@pytest.mark.parametrize("order", [(0, 1, 1, 2), (0, 1, 2), (0, 1, 2, 9)])
+def test_a_permutation_that_is_none_is_no_shuffle(order: Sequence[int]) -> None:
+    drawing, x = images("onnx", 8)
+    drawing.add("Transpose", [x], (1, 8, 4, 6), permutation=tuple(order))
+    assert not shuffling(drawing.graph())
+
+
+def test_shapes_of_more_axes_than_numpy_has_are_no_shuffle() -> None:
+    drawing, x = images("onnx", 8)
+    drawing.add("Reshape", [reshaped(drawing, x, (*[1] * 200, 192))], (1, 8, 4, 6))
+    assert not shuffling(drawing.graph())
+
+
+def test_data_of_a_long_chain_belongs_to_what_reads_its_end() -> None:
+    drawing, x = images("onnx", 8)
+    for _ in range(20_000):
+        x = drawing.add("Identity", [x], (1, 8, 4, 6))[0]
+    drawing.add("Conv", [x], (1, 8, 4, 6), module="stem")
+    graph = drawing.graph()
+    modules = attribution.Modules(graph)
+    assert {modules.of(node) for node in graph.nodes} == {"stem"}
+
+
+def test_the_nearest_module_counts_and_of_equally_near_ones_the_first_reader() -> None:
+    drawing, x = images("onnx", 8)
+    shape = (1, 8, 4, 6)
+    cast = drawing.add("Cast", [x], shape)[0]
+    far = drawing.add("Identity", [cast], shape)[0]
+    drawing.add("Relu", [far], shape, module="far")
+    drawing.add("Conv", [cast], shape, module="first")
+    drawing.add("Conv", [cast], shape, module="second")
+    modules = attribution.Modules(drawing.graph())
+    assert [modules.of(node) for node in drawing.nodes[:2]] == ["first", "far"]
+
+
+def test_thousands_of_operators_that_wait_for_one_another_are_put_in_order() -> None:
+    """Every second one is the runtime's own, so that a turn takes one operator."""
+    drawing, x = images("tflite", 8)
+    for _ in range(10_000):
+        x = drawing.add("CONV_2D", [x], (1, 4, 6, 8), module="m")[0]
+    rows = [runtime_op(i) if i % 2 else event("Nothing") for i in range(10_000)]
+    assert [a.node.index for a in attribution.attribute_litert(rows, drawing.graph()) if a.node] == list(
+        range(1, 10_000, 2)
+    )
+
+
+def test_more_events_than_can_be_compared_stay_unmatched() -> None:
+    assert align(["Convolution"] * 8_000, ["conv2d"] * 8_000, [1] * 8_000) == [None] * 8_000
+
+
+def test_a_network_of_two_thousand_operators_is_aligned() -> None:
+    assert align(["Convolution"] * 2_000, ["conv2d"] * 2_000, [2] * 2_000) == list(range(2_000))

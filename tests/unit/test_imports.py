@@ -15,7 +15,7 @@ MODELS = PACKAGE.parent / "models"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # From low to high. What stands in one line does not know its neighbours; modules of one package know each other.
 LAYERS = (
-    "edgeport errors agent",
+    "edgeport errors agent interrupts lifeline scratch",
     "files records progress cleaning targets",
     "chatter cost documents origin trust",
     "device_files",
@@ -31,6 +31,7 @@ LAYERS = (
     "reports",
     "display",
     "cli",
+    "__main__",
 )
 LAYER_OF = {name: n for n, names in enumerate(LAYERS) for name in names.split()}
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "litert_torch", "sqlalchemy")
