@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeport import catalog, cleaning, device_files, display, targets
+from edgeport.cli import emulate
 from edgeport.cli.checks import complain, find_device, one_of, say
 from edgeport.cli.options import DevicesFolder, Quiet, Strings, Wait, Wheels, complete_device
 from edgeport.errors import EXIT_FAILURE, DeviceError, EdgeportError, UsageError
@@ -233,6 +234,10 @@ def remove(name: Name, wait: Wait = 0.0, devices: DevicesFolder = None) -> None:
     device = find_device(name, devices)
     where = clean(device, Access(wait), Silent())
     say(f"{name}: {f'removed from {where}' if where else 'edgeport keeps nothing there'}")
+
+
+app.command("android-kit")(emulate.android_kit)
+app.command()(emulate.emulate)
 
 
 def _print_files(path: Path, remark: str) -> None:
