@@ -49,7 +49,11 @@ from edgeport.cli.subjects import (
 from edgeport.errors import EdgeportError
 from edgeport.records import MIN_SQNR_DB
 
-app = typer.Typer(name="baseline", help="Keep what later states are held against (edgeport check).")
+app = typer.Typer(
+    name="baseline",
+    help="Keep what later states are held against (edgeport check).\n\n"
+    "Example: edgeport baseline save net.py:build -o baseline/",
+)
 
 
 @app.callback()

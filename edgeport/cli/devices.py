@@ -13,7 +13,10 @@ from edgeport.cli.checks import complain, find_device, one_of, say
 from edgeport.cli.options import DevicesFolder, Quiet, Strings, Wait, Wheels, complete_device
 from edgeport.errors import EXIT_FAILURE, DeviceError, EdgeportError, UsageError
 
-app = typer.Typer(rich_markup_mode=None, help="List, add, check and set up the devices to measure on.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    help="List, add, check and set up the devices to measure on.\n\nExample: edgeport devices --format json",
+)
 Name = Annotated[str, typer.Argument(help="A device (edgeport devices).", autocompletion=complete_device)]
 Format = Annotated[str, typer.Option(help="table or json.", metavar="FORMAT")]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -207,7 +210,7 @@ def check(
 def setup(
     name: Name, wait: Wait = 0.0, wheels: Wheels = None, quiet: Quiet = False, devices: DevicesFolder = None
 ) -> None:
-    """Push what edgeport needs on a device: its agent and the runtimes, some 40 MB, once.
+    """Push what edgeport needs on a device: its agent and the runtimes, 31 MB, once.
 
     profile does so by itself when it first runs.
 

@@ -28,7 +28,7 @@ CI_BRANCH = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")
 
 app = typer.Typer(
     rich_markup_mode=None,
-    help="What was measured before: list it, show it, plot it, pool it with others'.",
+    help="What was measured before: list it, show it, plot it, pool it with others'.\n\nExample: edgeport history",
 )
 
 Kind = Annotated[str | None, typer.Option(help="Default: both.", metavar="profile|comparison")]

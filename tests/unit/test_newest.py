@@ -2,10 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from command_line import Ended
 from small_exports import export
 from small_models import small_onnx
@@ -161,3 +163,21 @@ def test_a_file_that_is_not_there_is_told_with_one_that_it_may_be(here: Here, tm
     (tmp_path / "network.py").touch()
     with pytest.raises(UsageError, match=r"there is no file netwrok\.py; did you mean network\.py"):
         catalog.find_factory("netwrok.py:build")
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that name it."""
+    if path:
+        yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands(typer.main.get_command(cli.app))], ids=" ".join)
+def test_the_help_of_every_command_has_an_example_and_fits(
+    path: tuple[str, ...], here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = here(*path, "--help").out
+    assert f"Example: edgeport {' '.join(path)}" in told
+    assert max(map(len, told.splitlines())) <= 80
