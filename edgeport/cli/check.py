@@ -220,8 +220,10 @@ def _now(entry: Any, kept: Sequence[Any], place: Any, named: bool, progress: Any
     """The artifacts that stand in the place of those kept, and the folder of their export."""
     runtimes, precisions = {a.runtime for a in kept}, {a.precision for a in kept}
     runtime = None if len(runtimes) > 1 else runtimes.pop()
+    chosen = ",".join(sorted(precisions))
+    name = None if _called(entry) == entry.model else _called(entry)
     try:
-        return find_artifacts(entry.model, runtime, ",".join(sorted(precisions)), entry.options, place.target, progress)
+        return find_artifacts(entry.model, runtime, chosen, entry.options, place.target, progress, name)
     except UsageError as e:  # it is the baseline that named the model: nobody wrote a wrong command line
         raise e if named else EdgeportError(f"{entry.model} of the baseline: {e}") from e
 

@@ -126,10 +126,11 @@ def compare(
     made: list[Any] = []
     with display.steps(not quiet) as progress, recorded(made, history, database) as started:
         reach([place], (baseline, candidate), access, pin, progress)
-        sides = [find_artifacts(m, runtime, precision, how, place.target, progress)[0] for m in (baseline, candidate)]
+        models = baseline, candidate
+        sides = [find_artifacts(m, runtime, precision, how, place.target, progress, name)[0] for m in models]
         from edgeport import session
 
-        pairs = _pairs(sides[0], sides[1], name, progress)
+        pairs = _pairs(sides[0], sides[1], progress)
         settings = session.Settings(
             criteria=by,
             max_minutes=max_minutes,
@@ -153,12 +154,12 @@ def compare(
     return rules.exit_code([rules.outcome(c) for c in made])
 
 
-def _pairs(before: Sequence[Any], after: Sequence[Any], called: str | None, progress: Any) -> list[Any]:
+def _pairs(before: Sequence[Any], after: Sequence[Any], progress: Any) -> list[Any]:
     """Files of the same runtime and precision; or two files, whatever they are, if there is one on each side."""
     from edgeport.session import Pair
 
     if len(before) == len(after) == 1:
-        return [Pair(_name(before[0], after[0], called), before[0], after[0])]
+        return [Pair(_name(before[0], after[0]), before[0], after[0])]
     candidates = {kind_of(a): a for a in after}
     shared = [a for a in before if kind_of(a) in candidates]
     if not shared:
@@ -167,10 +168,9 @@ def _pairs(before: Sequence[Any], after: Sequence[Any], called: str | None, prog
     left = [a.path.name for a in (*before, *after) if kind_of(a) not in {kind_of(s) for s in shared}]
     if left:
         progress.warned(f"only one side has {', '.join(left)}; not compared")
-    return [Pair(_name(a, candidates[kind_of(a)], called), a, candidates[kind_of(a)]) for a in shared]
+    return [Pair(_name(a, candidates[kind_of(a)]), a, candidates[kind_of(a)]) for a in shared]
 
 
-def _name(before: Any, after: Any, called: str | None) -> str:
-    """called: as --name has it, in place of the models' names."""
-    name = called or (after.model if before.model == after.model else f"{before.model} → {after.model}")
+def _name(before: Any, after: Any) -> str:
+    name = after.model if before.model == after.model else f"{before.model} → {after.model}"
     return f"{name} {after.precision} {after.runtime}"

@@ -11,9 +11,12 @@ import typer
 from command_line import Ended
 from small_exports import export
 from small_models import small_onnx
+from small_results import launch, result
 
 from edgeport import catalog, cli
+from edgeport.cli.check import _called
 from edgeport.errors import UsageError
+from edgeport.records import BaselineEntry, ExportOptions
 
 Here = Callable[..., Ended]
 QUICK = ("--no-ops", "--launches=1", "--num-runs=2", "--warmup-runs=0", "--no-history", "--quiet")
@@ -181,3 +184,19 @@ def test_the_help_of_every_command_has_an_example_and_fits(
     told = here(*path, "--help").out
     assert f"Example: edgeport {' '.join(path)}" in told
     assert max(map(len, told.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("model", "kept", "called"),
+    [
+        ("a/net.py:build", "net:build", "a/net.py:build"),
+        ("a/net.py:build", "build", "a/net.py:build"),
+        ("a/net.py:build", "mine", "mine"),
+        ("a.onnx", "a", "a.onnx"),
+        ("a.onnx", "mine", "mine"),
+        ("shufflenet_v2", "shufflenet_v2", "shufflenet_v2"),
+    ],
+)
+def test_check_calls_a_network_as_it_was_called_when_its_baseline_was_saved(model: str, kept: str, called: str) -> None:
+    entry = BaselineEntry(model=model, options=ExportOptions(), result=result([launch(1)], None, model=kept))
+    assert _called(entry) == called
