@@ -10,21 +10,23 @@ operators().
 """
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgeport import files, kit
+from edgeport import files, kit, protocol
+from edgeport.agent import PROTOCOL
 from edgeport.catalog import Device
 from edgeport.errors import DeviceError, UsageError
 from edgeport.progress import Progress
-from edgeport.runner import Message, Runner
+from edgeport.protocol import Message, Messages, Row
+from edgeport.runner import Runner, State
 from edgeport.transport import Done, Transport
 
 RUNTIME = "litert"
+MOST_TOLD = 200  # characters of a fact
 NUMBER = r"-?[\d.]+(?:e[+-]?\d+)?"
 QEMU = "qemu-"
 
@@ -50,7 +52,7 @@ class BenchmarkModel(Runner, frozen=True):
         model: Path,
         options: Sequence[str] = (),
         on_message: Callable[[Message], None] = lambda message: None,
-    ) -> dict[str, Message]:
+    ) -> Messages:
         """Commands: latency and ops, as the agent. Raises UsageError for what is no TFLite file, and DeviceError."""
         if runtime != RUNTIME:
             raise UsageError(f"{self.device}: benchmark_model runs TFLite files alone; pass --runtime {RUNTIME}")
@@ -59,33 +61,33 @@ class BenchmarkModel(Runner, frozen=True):
         words = [*self._pinned(given.get("cores", "")), self._program(), *_flags(given, shapes)]
         words.append(f"--graph={self.transport.put(model)}")
         plain = summary(self._finished(words))
-        messages: dict[str, Message] = {
-            "hello": {"facts": self.facts()},
-            "ready": {
-                "init_ns": round(plain.init * 1e3),
-                "version": "",
-                "inputs": [],
-                "cores": [int(core) for core in given.get("cores", "").split(",") if core],
-            },
-            "first": {"ns": round(plain.first * 1e3)},
-            "samples": {"ns": [round(plain.typical * 1e3)], "before": {}, "after": {}},
-            "bye": {"peak_bytes": None},
-        }
+        cores = tuple(int(core) for core in given.get("cores", "").split(",") if core)
+        messages: list[Message] = [
+            protocol.Hello(PROTOCOL, self._facts()),
+            protocol.Ready(_ns(plain.init), "", cores=cores),
+            protocol.First(_ns(plain.first)),
+            protocol.Samples((_ns(plain.typical),)),
+        ]
         if command == "ops":
-            messages["ops"] = self._profiled(words, plain)
-        return messages
+            messages.append(self._profiled(words, plain))
+        door = protocol.Door(self.device)
+        return Messages(self.device, [door.checked(message) for message in [*messages, protocol.Bye()]])
 
-    def facts(self) -> Message:
-        """What the phone tells without an agent."""
-        told = {key: self.transport.run(words).out.strip() for key, words in FACTS.items()}
-        emulated = QEMU in self.transport.run(["cat", "/proc/thread-self/maps"]).out
-        return {**told, "emulated": emulated, "runner": "benchmark_model", "samples": "one median a launch"}
+    def facts(self) -> dict[str, Any]:
+        return protocol.plain(self._facts())
 
-    def state(self) -> Message:
+    def state(self) -> State:
         """Its facts and its date: the temperature, the frequencies and what else runs stay unknown."""
         date = self.transport.run(["date", "+%s"]).out.strip()
-        snapshot = {"celsius": [], "unix_time": float(date) if date.isdigit() else time.time()}
-        return {"facts": self.facts(), "snapshot": snapshot, "busy": []}
+        now = float(date) if date.isdigit() else None
+        return State(self.facts(), protocol.plain(protocol.Telemetry(unix_time=now)))
+
+    def _facts(self) -> protocol.Facts:
+        """What the phone tells without an agent."""
+        told = {key: self.transport.run(words).out.strip()[:MOST_TOLD] for key, words in FACTS.items()}
+        emulated = QEMU in self.transport.run(["cat", "/proc/thread-self/maps"]).out
+        own = {"emulated": emulated, "runner": "benchmark_model", "samples": "one median a launch"}
+        return msgspec.convert({**told, **own}, protocol.Facts)
 
     def _program(self) -> str:
         program = self.transport.put(self.binary, keep=True)
@@ -96,7 +98,7 @@ class BenchmarkModel(Runner, frozen=True):
         mask = sum(1 << int(core) for core in cores.split(",") if core)
         return ["taskset", f"{mask:x}"] if mask else []
 
-    def _profiled(self, words: Sequence[str], plain: Summary) -> Message:
+    def _profiled(self, words: Sequence[str], plain: Summary) -> protocol.Ops:
         with self.transport.folder() as folder:
             out = f"{folder}/profile.csv"
             profiling = ["--enable_op_profiling=true", "--op_profiling_output_mode=csv"]
@@ -105,11 +107,8 @@ class BenchmarkModel(Runner, frozen=True):
         rows = operators(done.out)
         if not rows:
             raise DeviceError(f"{self.device}: benchmark_model wrote no profile of operators: {done.err.strip()}")
-        rows += [
-            {"name": "whole run", "source": "invoke", "index": -1, "us": [round(whole.mean)]},
-            {"name": "between operators", "source": "between", "index": -1, "us": [0]},
-        ]
-        return {"rows": rows, "plain_ns": [round(plain.mean * 1e3)], "before": {}, "after": {}, "optimized_model": None}
+        rows += [Row("whole run", "invoke", -1, (round(whole.mean),)), Row("between operators", "between", -1, (0,))]
+        return protocol.Ops(tuple(rows), (_ns(plain.mean),))
 
     def _finished(self, words: Sequence[str]) -> str:
         """All that it wrote, which by its version goes to one or the other stream."""
@@ -156,14 +155,18 @@ def summary(log: str) -> Summary:
     return Summary(float(init[1]), float(init[2]), float(timed.get("median", mean)), mean)
 
 
-def operators(profile: str) -> list[dict[str, Any]]:
+def _ns(us: float) -> int:
+    return round(us * 1e3)
+
+
+def operators(profile: str) -> list[Row]:
     """Rows as the agent tells them, with one mean each, from op_profiling_output_mode=csv.
 
     The file has a part for the initialization and one for the runs; each has tables under titles between "=" signs
     (stats_calculator.cc), of which "Run Order" lists every operator. What a delegate ran follows "Delegate internal:".
     Names and XNNPACK's types hold the separator ", " too, so a row is known by the numbers in its middle.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     running, delegate, title, pattern = True, False, "", None
     for line in profile.splitlines():
         if "Benchmark Initialization" in line or "Regular Benchmark Runs" in line:
@@ -176,8 +179,8 @@ def operators(profile: str) -> list[dict[str, Any]]:
             pattern = _row_pattern(line)
         elif running and title == "Run Order" and pattern and (found := pattern.fullmatch(line)):
             rows.append(_row(found.groupdict(), delegate))
-    inside = any(row["source"] == "delegate" for row in rows)
-    return [row for row in rows if not (inside and row["source"] == "runtime" and "Delegate" in row["name"])]
+    inside = any(row.source == "delegate" for row in rows)
+    return [row for row in rows if not (inside and row.source == "runtime" and "Delegate" in row.name)]
 
 
 def _row_pattern(header: str) -> re.Pattern[str]:
@@ -187,17 +190,12 @@ def _row_pattern(header: str) -> re.Pattern[str]:
     return re.compile(rf"(?P<type>.*?){numbers}, (?P<name>.*)")
 
 
-def _row(fields: dict[str, str], delegate: bool) -> dict[str, Any]:
+def _row(fields: dict[str, str], delegate: bool) -> Row:
     value = {key.split("_", 2)[2]: text for key, text in fields.items() if key.startswith("c_")}
     index = fields["name"].rpartition(":")[2]
     us = float(value["avg_ms"]) * 1e3 * max(1.0, float(value.get("times_called", 1)))
-    source = "delegate" if delegate else "runtime"
-    return {
-        "name": fields["type"].strip(),
-        "source": source,
-        "index": int(index) if index.isdigit() else -1,
-        "us": [us],
-    }
+    number = int(index) if index.isdigit() else -1
+    return Row(fields["type"].strip(), "delegate" if delegate else "runtime", number, (us,))
 
 
 def _flags(given: dict[str, str], shapes: Sequence[str]) -> list[str]:

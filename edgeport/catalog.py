@@ -198,6 +198,11 @@ def read_device(path: Path) -> Device:
         if "name" in raw:
             raise msgspec.ValidationError(f"Object contains unknown field `name`: its file's name is {path.stem!r}")
         device = msgspec.convert({"name": path.stem, **raw}, Device)
+        if device.transport == "local" and (device.address or device.port):
+            raise msgspec.ValidationError(
+                'transport = "local" is the machine that edgeport runs on and has no address or port: write '
+                'transport = "ssh" for another one'
+            )
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, msgspec.ValidationError) as e:
         raise DeviceError(f"{path}: {e}") from e
     except OSError as e:

@@ -93,17 +93,17 @@ def _checked(device: Device, transport: Transport, access: Access, stack: contex
     held = _needed(device, "lock", lambda: stack.enter_context(hold(runner, access.wait, Silent())))
     yield Step("lock", PASS, "nobody else is measuring")
     state = _needed(device, "run", held.state)
-    facts = state["facts"]
+    facts = state.facts
     yield _model(device, facts.get("device_model"), facts)
     for runtime in kit.RUNTIMES:
         try:
             yield Step(runtime, PASS, _right_answer(held, runtime))
         except DeviceError as e:
             yield Step(runtime, FAIL, _told(device, e))
-    yield _telemetry(device, state["snapshot"])
-    yield _governor(device, facts, state["snapshot"])
-    if state["busy"]:
-        busy = ", ".join(f"{process['name']} ({process['cores']:.0%} of a core)" for process in state["busy"])
+    yield _telemetry(device, state.snapshot)
+    yield _governor(device, facts, state.snapshot)
+    if state.busy:
+        busy = ", ".join(f"{program.name} ({program.cores:.0%} of a core)" for program in state.busy)
         yield Step("idle", WARN, f"other programs compute, which will disturb: {busy}")
     else:
         yield Step("idle", PASS, "no other program computes")

@@ -287,7 +287,7 @@ def _governors(result: Result) -> str:
 
 
 def _emulated(result: Result) -> str:
-    return "emulated" if result.facts.get("emulated") else "real"
+    return "emulated" if result.is_emulated else "real"
 
 
 def _inputs(result: Result) -> str:

@@ -136,7 +136,7 @@ def entry_of(record: Record) -> Entry:
         precision=result.precision,
         num_threads=result.num_threads,
         sha256=result.sha256,
-        emulated=bool(result.facts.get("emulated")),
+        emulated=result.is_emulated,
         median_ms=median_ms,
         low_ms=interval.low if interval else None,
         high_ms=interval.high if interval else None,

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from edgeport import stats
+from edgeport import protocol, stats
 from edgeport.kit import RUNTIME_OF
-from edgeport.runner import Burst, Runner, Served
+from edgeport.protocol import Burst
+from edgeport.runner import Runner, Served
 
 LEAST_ROUNDS = 4
 
@@ -88,7 +89,8 @@ def run_block(
                 bursts[label].append(Burst(burst.ns[1:], burst.preempted[1:], burst.waited_ns[1:]))
             rounds += 1
         *_, last = served.values()
-        before, after = last.messages["serving"]["telemetry"], last.telemetry()  # a core at rest would lower its clock
+        before = protocol.plain(last.messages[protocol.Serving].telemetry)
+        after = last.telemetry()  # by one that ran last: a core at rest would lower its clock
     return Block({label: tuple(made) for label, made in bursts.items()}, before, after)
 
 

@@ -6,21 +6,23 @@ from typing import Any
 
 import msgspec
 
-from edgeport import attribution, breakdown, files, formats, inputs, preflight, scratch, stats
+from edgeport import attribution, breakdown, files, formats, inputs, preflight, protocol, scratch, stats
 from edgeport.attribution import Row
 from edgeport.cost import tensor_bytes
 from edgeport.errors import DeviceError
 from edgeport.formats import Graph, tflite_shapes
 from edgeport.inputs import Values
 from edgeport.progress import Progress
+from edgeport.protocol import Message, Messages
 from edgeport.records import Launch, OpProfile, Origin, Result, TensorInfo
-from edgeport.runner import Message, Runner
+from edgeport.runner import Runner
 
 # XNNPACK cuts each operator's time to whole microseconds (xnn_get_elapsed_time), which loses half of one on average.
 DELEGATE_CUT_US = 0.5
 LAUNCH_SECONDS = 5.0  # of timed runs, where their number was left to us
 PLANNED_SECONDS = 120.0  # of a measurement, where the number of launches was left to us
 LEAST_LAUNCHES = 2
+LEAST_RUNS = 4  # as the agent has it
 PROFILE_LAUNCHES = 2  # that the profile takes as long as: it runs plain too
 TOLD_SECONDS = 20.0
 MOST_TIMES = 500_000  # of operators in a profile: ONNX Runtime's profiler stops writing at twice as many
@@ -119,7 +121,8 @@ class _Session:
         self.launches: list[Launch] = []
         self.profile: OpProfile | None = None
         self.facts: dict[str, Any] = {}
-        self.version, self.cores = "", ()
+        self.version = ""
+        self.cores: tuple[int, ...] = ()
         self.inputs: tuple[TensorInfo, ...] = ()
 
     def launch(self, n: int, launches: int) -> None:
@@ -130,20 +133,21 @@ class _Session:
         self.progress.advanced(self.step, f"launch {n + 1} of {launches}")
         is_planned = n == 0 and "num_runs" in self.settings.plans
         messages = self._run("latency", [f"--max-seconds={LAUNCH_SECONDS}"] if is_planned else [])
-        samples, ready = messages["samples"], messages["ready"]
-        if is_planned and len(samples["ns"]) > 1:  # benchmark_model tells one of all its runs
-            self.runs = len(samples["ns"])
-        self.facts, self.cores = messages["hello"]["facts"], tuple(ready["cores"])
-        self.version = ready["version"] or self.runner.library(self.artifact.runtime).version
-        self.inputs = tuple(TensorInfo(i["name"], tuple(i["shape"]), i["dtype"]) for i in ready["inputs"])
+        samples, ready = messages[protocol.Samples], messages[protocol.Ready]
+        self._check_count(len(samples.ns), LEAST_RUNS if is_planned else self.runs)
+        if is_planned and len(samples.ns) > 1:  # benchmark_model tells one of all its runs
+            self.runs = len(samples.ns)
+        self.facts, self.cores = protocol.plain(messages[protocol.Hello].facts), ready.cores
+        self.version = ready.version or self.runner.library(self.artifact.runtime).version
+        self.inputs = tuple(TensorInfo(i.name, i.shape, i.dtype) for i in ready.inputs)
         self.launches.append(
             Launch(
-                init_ns=ready["init_ns"],
-                first_ns=messages["first"]["ns"],
-                samples_ns=tuple(samples["ns"]),
-                peak_bytes=messages["bye"]["peak_bytes"],
-                before=samples["before"],
-                after=samples["after"],
+                init_ns=ready.init_ns,
+                first_ns=messages[protocol.First].ns,
+                samples_ns=samples.ns,
+                peak_bytes=messages[protocol.Bye].peak_bytes,
+                before=protocol.plain(samples.before),
+                after=protocol.plain(samples.after),
             )
         )
 
@@ -164,22 +168,20 @@ class _Session:
         """One fresh process with the runtime's profiler on."""
         self.progress.advanced(self.step, "profile")
         with self.runner.transport.folder() as folder:
-            message = self._run("ops", [f"--scratch={folder}"])["ops"]
-            optimized = self._optimized(message["optimized_model"])
-        whole = {r["source"]: tuple(r["us"]) for r in message["rows"]}
-        preempted = tuple(message.get("preempted", ()))
-        told = [r for r in message["rows"] if r["us"] and r["source"] not in ("invoke", "between")]
-        times = [row["us"] for row in told]
-        disturbed = stats.is_disturbed(whole["invoke"], whole["between"], preempted, times)
-        typical = stats.typical_runs(whole["invoke"], preempted)
+            message = self._run("ops", [f"--scratch={folder}"])[protocol.Ops]
+            optimized = self._optimized(message.optimized_model)
+        whole, between, preempted = message.whole_us("invoke"), message.whole_us("between"), message.preempted
+        told = [row for row in message.rows if row.source not in ("invoke", "between")]
+        disturbed = stats.is_disturbed(whole, between, preempted, [row.us for row in told])
+        typical = stats.typical_runs(whole, preempted)
         rows = [_row(row, () if disturbed else typical) for row in told]
         self.profile = OpProfile(
-            plain_ns=tuple(message["plain_ns"]),
-            invoke_us=whole["invoke"],
-            between_us=whole["between"],
+            plain_ns=message.plain_ns,
+            invoke_us=whole,
+            between_us=between,
             ops=attribution.op_times(rows, self._resolved_graph(rows, optimized), optimized),
-            before=message["before"],
-            after=message["after"],
+            before=protocol.plain(message.before),
+            after=protocol.plain(message.after),
             preempted=preempted,
             disturbed=disturbed,
         )
@@ -235,7 +237,7 @@ class _Session:
             takes_outputs=self.takes_outputs,
         )
 
-    def _run(self, command: str, options: Sequence[str]) -> dict[str, Message]:
+    def _run(self, command: str, options: Sequence[str]) -> Messages:
         settings = self.settings
         common = [f"--num-threads={settings.num_threads}", f"--warmup-runs={settings.warmup_runs}"]
         common += [f"--num-runs={self._runs(command)}"]
@@ -248,7 +250,7 @@ class _Session:
             common += [f"--input-data={name}={put(path)}" for name, path in paths.items()]
             return self._asked(command, [*common, *options])
 
-    def _asked(self, command: str, options: Sequence[str]) -> dict[str, Message]:
+    def _asked(self, command: str, options: Sequence[str]) -> Messages:
         """Raises DeviceError, with what about the file may be why it does not run."""
         artifact = self.artifact
         try:
@@ -291,8 +293,13 @@ class _Session:
         return "".join(f"\n  {hint}" for hint in hints)
 
     def _heard(self, message: Message) -> None:
-        if message["type"] == "progress":
-            self.progress.advanced(self.step, f"{message['phase']} {message['done']} of {message['of']}")
+        if isinstance(message, protocol.Progress):
+            self.progress.advanced(self.step, f"{message.phase} {message.done} of {message.of}")
+
+    def _check_count(self, told: int, least: int) -> None:
+        """Of runs. benchmark_model tells one figure of all of them. least: so many at least, where fewer may do."""
+        if told != 1 and not min(least, self.runs) <= told <= self.runs:
+            raise DeviceError(f"{self.runner.device} was asked for {self.runs} runs and told the times of {told}")
 
 
 def _duration(seconds: float) -> str:
@@ -308,28 +315,26 @@ def precision_of(graph: Graph) -> str:
     return "int8" if types & {"int8", "uint8"} or quantized else "fp32"
 
 
-def _row(row: dict[str, Any], typical: Sequence[int]) -> Row:
+def _row(row: protocol.Row, typical: Sequence[int]) -> Row:
     """typical: the runs to take the mean of; none for that of its own quicker half, where all runs were disturbed."""
-    us = sum(row["us"][i] for i in typical) / len(typical) if typical else stats.quicker_half(row["us"])
-    shapes = [tuple(shape) for output in row.get("outputs", []) for shape in output.values()]
-    if row["source"] == "delegate" and us >= 1:
+    us = sum(row.us[i] for i in typical) / len(typical) if typical else stats.quicker_half(row.us)
+    if row.source == "delegate" and us >= 1:
         us += DELEGATE_CUT_US
     return Row(
-        name=row["name"],
-        source=row["source"],
-        index=row["index"],
+        name=row.name,
+        source=row.source,
+        index=row.index,
         us=us,
-        op=row.get("op", ""),
-        outputs=tuple(shapes),
-        runs_us=tuple(row["us"]) if all(isinstance(us, int) for us in row["us"]) else (),  # some tell means alone
+        op=row.op,
+        outputs=tuple(shape for output in row.outputs for shape in output.values()),
+        runs_us=row.us if all(isinstance(us, int) for us in row.us) else (),  # type: ignore  # some tell means alone
         moved_bytes=_moved_bytes(row),
     )
 
 
-def _moved_bytes(row: dict[str, Any]) -> int | None:
+def _moved_bytes(row: protocol.Row) -> int | None:
     """Of what an operator read and wrote, where the profiler tells it: [{type: shape}, ...] of both."""
-    tensors = (*row.get("inputs", ()), *row.get("outputs", ()))
-    told = [pair for tensor in tensors for pair in tensor.items()]
+    told = [pair for tensor in (*row.inputs, *row.outputs) for pair in tensor.items()]
     sizes = [tensor_bytes(shape, TRACE_TYPES.get(dtype, dtype)) for dtype, shape in told]
     known = [size for size in sizes if size is not None]
     return sum(known) if told and len(known) == len(sizes) else None

@@ -20,22 +20,21 @@ def check(runner: Runner, device: Device, allow_unstable: bool, progress: Progre
     only may disturb is a warning.
     """
     state = runner.state()
-    facts: dict[str, Any] = state["facts"]
-    if state["busy"]:
-        busy = ", ".join(f"{process['name']} {process['cores']:.0%} of a core" for process in state["busy"])
+    if state.busy:
+        busy = ", ".join(f"{program.name} {program.cores:.0%} of a core" for program in state.busy)
         progress.warned(f"{device.name}: other programs compute there: {busy}")
-    off = state["snapshot"]["unix_time"] - time.time()
+    off = (state.snapshot.get("unix_time") or time.time()) - time.time()
     if abs(off) > CLOCK_SECONDS:
         progress.warned(
             f"{device.name}: its clock is {_span(abs(off))} {'ahead' if off > 0 else 'behind'}; no time depends on it"
         )
-    wrong = objections(device, facts, state["snapshot"])
+    wrong = objections(device, state.facts, state.snapshot)
     if wrong and not allow_unstable:
         listed = "\n".join(f"  {text}" for text in wrong)
         raise DeviceError(f"{device.name} is not fit to be measured on:\n{listed}\n  or pass --allow-unstable")
     for text in wrong:
         progress.warned(f"{device.name}: {text}")
-    return facts
+    return state.facts
 
 
 def _span(seconds: float) -> str:
@@ -101,7 +100,7 @@ def _in_vain(seconds: float, steady: float, minutes: float) -> str:
 
 
 def _hottest(runner: Runner) -> float:
-    sensors = runner.state()["snapshot"]["celsius"]
+    sensors = runner.state().snapshot["celsius"]
     if not sensors:
         raise DeviceError(f"--cool-down: {runner.device} tells no temperature; leave out --cool-down")
     return float(max(sensors))

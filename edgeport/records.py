@@ -336,6 +336,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     input_data: InputData | None = None
     takes_outputs: bool = True
 
+    @property
+    def is_emulated(self) -> bool:
+        """Whether its times say nothing of a real device."""
+        return bool(self.facts.get("emulated"))
+
 
 class Criteria(msgspec.Struct, frozen=True):
     """What a comparison is judged by. tolerance: the slowdown that is no regression; effect: the one that must not be

@@ -1,7 +1,6 @@
 """The host's side of the agent: starts it through a transport, reads its messages, turns its failures into errors."""
 
 import contextlib
-import json
 import signal
 import sys
 import time
@@ -11,25 +10,22 @@ from typing import Any
 
 import msgspec
 
-from edgeport import kit
+from edgeport import kit, protocol
 from edgeport.agent import PROTOCOL
 from edgeport.catalog import Sensors
 from edgeport.errors import DeviceError, LostConnectionError
-from edgeport.transport import Local, Process, Transport
+from edgeport.protocol import Burst, Bye, Door, Hello, Kind, Message, Messages
+from edgeport.transport import EndlessError, Local, Process, Transport
 
-Message = dict[str, Any]
 ENDING_SECONDS = 10.0  # for a served process to say goodbye in
 
 
-class Burst(msgspec.Struct, frozen=True):
-    """Runs one right after the other. ns: of each; preempted: how often in each one the system gave a core to another
-    program, which then is part of its time; waited_ns: the part of its time that the thread which called the runtime
-    waited for a core that others had, as far as the system tells.
-    """
+class State(msgspec.Struct, frozen=True):
+    """What a device is and how, as results keep it, and who else computes there."""
 
-    ns: tuple[int, ...]
-    preempted: tuple[int, ...]
-    waited_ns: tuple[int, ...] = ()
+    facts: dict[str, Any]
+    snapshot: dict[str, Any]
+    busy: tuple[protocol.Program, ...] = ()
 
 
 class Runner(msgspec.Struct, frozen=True):
@@ -51,7 +47,7 @@ class Runner(msgspec.Struct, frozen=True):
         model: Path,
         options: Sequence[str] = (),
         on_message: Callable[[Message], None] = lambda message: None,
-    ) -> dict[str, Message]:
+    ) -> Messages:
         """The agent's messages by kind. Raises DeviceError with the agent's own text, or with how it died."""
         self.still_ours()
         argv = self._command(command, runtime, model, options)
@@ -64,26 +60,26 @@ class Runner(msgspec.Struct, frozen=True):
         """
         self.still_ours()
         process = self.transport.start(self._command("serve", runtime, model, options, there), listens=True)
-        served = Served(process, f"serving {model.name} with {runtime} on {self.device}", self.timeout)
+        served = Served(process, self.device, f"serving {model.name} with {runtime} on {self.device}", self.timeout)
         try:
-            served.wait_for("serving")
-            self._check_protocol(served.messages["hello"])
+            served.wait_for(protocol.Serving)
+            self._check_protocol(served.messages[Hello])
             yield served
             process.close_input()
-            served.wait_for("bye", ENDING_SECONDS)
+            served.wait_for(Bye, ENDING_SECONDS)
         finally:
             process.kill()
             process.close_input()
 
-    def facts(self) -> Message:
+    def facts(self) -> dict[str, Any]:
         """What the device is."""
-        facts = self._messages([*self.agent(), "facts"], "facts", lambda m: None)["hello"]["facts"]
-        return dict(facts)
+        return protocol.plain(self._messages([*self.agent(), "facts"], "facts")[Hello].facts)
 
-    def state(self) -> Message:
-        """What it is and how: {"facts", "snapshot": as around launches, "busy": [{name, pid, cores}]}."""
-        messages = self._messages([*self.agent(), "state", *self._sensors()], "state", lambda m: None)
-        return {"facts": messages["hello"]["facts"], **messages["state"]}
+    def state(self) -> State:
+        """What it is, and how before anything is measured."""
+        messages = self._messages([*self.agent(), "state", *self._sensors()], "state")
+        state = messages[protocol.State]
+        return State(protocol.plain(messages[Hello].facts), protocol.plain(state.snapshot), state.busy)
 
     def agent(self) -> list[str]:
         """The words that start the agent, its command to follow."""
@@ -105,64 +101,73 @@ class Runner(msgspec.Struct, frozen=True):
     def _sensors(self) -> list[str]:
         return [] if self.sensors == Sensors() else [f"--sensors={msgspec.json.encode(self.sensors).decode()}"]
 
-    def _messages(self, argv: Sequence[str], what: str, on_message: Callable[[Message], None]) -> dict[str, Message]:
-        process = self.transport.start(argv, listens=True)
-        messages: dict[str, Message] = {}
-        for line in process.lines(self.timeout):
-            message = _parsed(line)
+    def _messages(
+        self, argv: Sequence[str], what: str, on_message: Callable[[Message], None] = lambda message: None
+    ) -> Messages:
+        process, door, messages = self.transport.start(argv, listens=True), Door(self.device), Messages(self.device)
+        for line in _told(process.lines(self.timeout), self.device):
+            message = door.message(line)
             if message is None:
-                continue  # a runtime that writes to standard output
-            messages[message["type"]] = message
+                continue
+            messages.add(message)
             on_message(message)
-            if message["type"] == "hello":
+            if isinstance(message, Hello):
                 self._check_protocol(message)
         process.close_input()
-        if "bye" not in messages:
+        if messages.get(Bye) is None:
             raise _failure(f"{what} on {self.device}", process, messages, self.timeout)
         return messages
 
-    def _check_protocol(self, hello: Message) -> None:
-        if hello["protocol"] != PROTOCOL:
-            raise DeviceError(f"the agent on {self.device} speaks protocol {hello['protocol']}, not {PROTOCOL}")
+    def _check_protocol(self, hello: Hello) -> None:
+        if hello.protocol != PROTOCOL:
+            raise DeviceError(f"the agent on {self.device} speaks protocol {hello.protocol}, not {PROTOCOL}")
 
 
 class Served:
     """A model that a process on the device holds loaded. messages: the last one of each kind that it has sent."""
 
-    def __init__(self, process: Process, what: str, timeout: float) -> None:
-        self.messages: dict[str, Message] = {}
-        self._process, self._what, self._timeout = process, what, timeout
+    def __init__(self, process: Process, device: str, what: str, timeout: float) -> None:
+        self.messages = Messages(device)
+        self._process, self._door, self._what, self._timeout = process, Door(device), what, timeout
 
     def burst(self, runs: int) -> Burst:
         """So many runs. Raises DeviceError."""
         self._process.write_line(f"burst {runs}")
-        answer = self.wait_for("burst")
-        return Burst(tuple(answer["ns"]), tuple(answer["preempted"]), tuple(answer["waited_ns"]))
+        burst = self.wait_for(Burst)
+        if len(burst.ns) != runs:
+            raise DeviceError(f"{self.messages.device} was asked for {runs} runs and told the times of {len(burst.ns)}")
+        return burst
 
-    def telemetry(self) -> Message:
+    def telemetry(self) -> dict[str, Any]:
         """What the device tells of its state now. Raises DeviceError."""
         self._process.write_line("telemetry")
-        return dict(self.wait_for("telemetry")["telemetry"])
+        return protocol.plain(self.wait_for(protocol.TelemetryNow).telemetry)
 
     def wait_for(
         self,
-        kind: str,
+        kind: type[Kind],
         timeout: float | None = None,
         on_message: Callable[[Message], None] = lambda message: None,
-    ) -> Message:
+    ) -> Kind:
         """The next message of that kind. Raises DeviceError if none comes within the time (default: the runner's)."""
         limit = timeout or self._timeout
         deadline = time.monotonic() + limit
-        while (line := self._process.line(deadline - time.monotonic())) is not None:
-            message = _parsed(line)
+        while (line := self._line(deadline)) is not None:
+            message = self._door.message(line, kind)
             if message is None:
                 continue
-            self.messages[message["type"]] = message
+            self.messages.add(message)
             on_message(message)
-            if message["type"] == kind:
+            if isinstance(message, kind):
                 return message
         self._process.kill()  # so that how it ended is known
         raise _failure(self._what, self._process, self.messages, limit)
+
+    def _line(self, deadline: float) -> str | None:
+        try:
+            return self._process.line(deadline - time.monotonic())
+        except EndlessError as e:
+            raise DeviceError(f"{self.messages.device}: {e}") from e
 
 
 def local_runner(device: str = "local") -> Runner:
@@ -170,24 +175,30 @@ def local_runner(device: str = "local") -> Runner:
     return Runner(device, Local(sys.executable))
 
 
-def _parsed(line: str) -> Message | None:
+def _told(lines: Iterator[str], device: str) -> Iterator[str]:
+    """Names the device of what has no end."""
     try:
-        message = json.loads(line)
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) and "type" in message else None
+        yield from lines
+    except EndlessError as e:
+        raise DeviceError(f"{device}: {e}") from e
 
 
-def _failure(what: str, process: Process, messages: dict[str, Message], limit: float) -> DeviceError:
+def _failure(what: str, process: Process, messages: Messages, limit: float) -> DeviceError:
     """Why an ended agent did not do what it was asked: in its own words, or by how it died. limit: seconds."""
-    if "error" in messages:
-        return DeviceError(f"{what}: {messages['error']['text']}{_runtime_errors(process)}")
+    error = messages.get(protocol.Error)
+    if error is not None:
+        return DeviceError(f"{what}: {error.text}{_runtime_errors(process)}")
+    if process.is_endless:
+        return DeviceError(
+            f"{what}: it wrote errors without end, and was ended; the last ones:\n{process.last_errors()}"
+        )
     if process.lost:
         return LostConnectionError(f"{what}: the connection was lost\n{process.last_errors()}".rstrip())
     how = f"it took longer than its limit of {limit:g} s, and was ended" if process.is_overdue else _death(process)
     text = process.last_errors()
     wrote = f"; it wrote:\n{text}" if text else ""
-    return DeviceError(f"{what}: {how}; its last message was {next(reversed(messages), 'none')!r}{wrote}")
+    last = protocol.name(messages.kinds()[-1]) if messages.kinds() else "none"
+    return DeviceError(f"{what}: {how}; its last message was {last!r}{wrote}")
 
 
 def _runtime_errors(process: Process) -> str:

@@ -146,7 +146,7 @@ class _Comparing:
         found = list(compare.differences(before, after))
         if self.pair.stored is not None:
             found += compare.differences(self.pair.stored, before, ("as stored", "now"))
-        if after.facts.get("emulated") and not self.settings.allow_emulated:
+        if after.is_emulated and not self.settings.allow_emulated:
             found.append("the device is emulated, whose times say nothing of a real one; --allow-emulated takes them")
         return tuple(dict.fromkeys(found))
 

@@ -17,7 +17,8 @@ from edgeport.catalog import Device
 from edgeport.errors import DeviceError, LostConnectionError
 from edgeport.probe import System, abi_refusal, probe, python_refusal
 from edgeport.progress import Progress
-from edgeport.runner import Message, Runner, Served
+from edgeport.protocol import Busy, Held, Holder, Message, Waiting
+from edgeport.runner import Runner, Served
 from edgeport.transport import Process, Transport, open_transport
 
 RENEW_SECONDS, SILENCE_SECONDS = 10.0, 40.0
@@ -103,25 +104,26 @@ def hold(runner: Runner, wait: float, progress: Progress) -> Iterator[Runner]:
     options = [f"--owner={_owner()}", f"--wait={wait}", f"--silence={SILENCE_SECONDS}"]
     options += [f"--session={transport.session}"] if transport.session else []
     process = transport.start([*runner.agent(), "hold", *options], listens=True)
-    served = Served(process, f"taking the lock of {runner.device}", wait + ANSWER_SECONDS)
+    served = Served(process, runner.device, f"taking the lock of {runner.device}", wait + ANSWER_SECONDS)
 
     def heard(message: Message) -> None:
-        if message["type"] == "waiting":
+        if isinstance(message, Waiting):
             progress.started(step)
             progress.waited(step, f"by {_since(message)}")
 
     keeper = _Keeper(process, runner.device)
     try:
         try:
-            served.wait_for("held", on_message=heard)
+            held = served.wait_for(Held, on_message=heard)
         except DeviceError:
-            if "busy" not in served.messages:
+            busy = served.messages.get(Busy)
+            if busy is None:
                 raise
             how = f"after {wait:g} s it still is" if wait else "wait for it with --wait SECONDS"
-            raise DeviceError(f"{runner.device} is in use by {_since(served.messages['busy'])}; {how}") from None
-        if "waiting" in served.messages:
+            raise DeviceError(f"{runner.device} is in use by {_since(busy)}; {how}") from None
+        if served.messages.get(Waiting):
             progress.finished(step, "now ours")
-        for text in served.messages["held"]["refused"]:
+        for text in held.refused:
             progress.warned(f"{runner.device}: {text}")
         keeper.start()
         yield msgspec.structs.replace(runner, still_ours=keeper.check)
@@ -163,7 +165,7 @@ def _owner() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()})"
 
 
-def _since(message: Message) -> str:
+def _since(holder: Holder) -> str:
     """By our clock; the device's may be wrong."""
-    began = time.strftime("%H:%M:%S", time.localtime(time.time() - message["seconds"]))
-    return f"{message['owner']} since {began} ({message['seconds']:.0f} s ago)"
+    began = time.strftime("%H:%M:%S", time.localtime(time.time() - holder.seconds))
+    return f"{holder.owner} since {began} ({holder.seconds:.0f} s ago)"

@@ -20,7 +20,7 @@ SHUTDOWN = 6  # the worst of Android's ThrottlingSeverity
 LIMITS = ("under-voltage", "capped frequency", "throttling", "soft temperature limit")  # bits of get_throttled
 
 
-Times = Sequence[Sequence[int]]
+Times = Sequence[Sequence[float]]
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -175,7 +175,7 @@ def steal(launch: Launch) -> float | None:
     return (after["steal_ticks"] - before["steal_ticks"]) / total if total > 0 else None
 
 
-def typical_runs(invoke_us: Sequence[int], preempted: Sequence[int]) -> tuple[int, ...]:
+def typical_runs(invoke_us: Sequence[float], preempted: Sequence[int]) -> tuple[int, ...]:
     """Positions of the profiled runs that a breakdown is the mean of, in order: the middle half, by their whole time,
     of those that were preempted least.
 
@@ -197,7 +197,7 @@ def runs_set_aside(profile: OpProfile) -> int:
     return len(profile.invoke_us) - len(typical_runs(profile.invoke_us, profile.preempted))
 
 
-def quicker_half(us: Sequence[int]) -> float:
+def quicker_half(us: Sequence[float]) -> float:
     """The mean of the smaller half of some times: what something takes where it is interrupted less than every second
     time, whatever an interruption takes.
     """
@@ -205,7 +205,7 @@ def quicker_half(us: Sequence[int]) -> float:
     return sum(half) / len(half)
 
 
-def is_disturbed(invoke_us: Sequence[int], between_us: Sequence[int], preempted: Sequence[int], ops: Times) -> bool:
+def is_disturbed(invoke_us: Sequence[float], between_us: Sequence[float], preempted: Sequence[int], ops: Times) -> bool:
     """Whether even the typical runs were so often interrupted that they last a tenth longer than what their operators
     take when they are not. ops: the times of each, one a run.
     """
@@ -224,12 +224,12 @@ def invoke_us(profile: OpProfile) -> float:
     return _mean_of_runs(profile.invoke_us, profile.between_us, profile.preempted)
 
 
-def _mean_of_runs(invoke_us: Sequence[int], between_us: Sequence[int], preempted: Sequence[int]) -> float:
+def _mean_of_runs(invoke_us: Sequence[float], between_us: Sequence[float], preempted: Sequence[int]) -> float:
     typical = typical_runs(invoke_us, preempted)
     return sum(invoke_us[i] - between_us[i] for i in typical) / len(typical)
 
 
-def _sum_of_parts(invoke_us: Sequence[int], between_us: Sequence[int], ops: Times) -> float:
+def _sum_of_parts(invoke_us: Sequence[float], between_us: Sequence[float], ops: Times) -> float:
     rest = [whole - between - sum(us) for whole, between, *us in zip(invoke_us, between_us, *ops, strict=True)]
     return sum(map(quicker_half, ops)) + quicker_half(rest)
 

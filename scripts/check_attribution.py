@@ -23,7 +23,7 @@ from module_networks import SIZES
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeport import attribution, catalog, formats, measure
+from edgeport import attribution, catalog, formats, measure, protocol
 from edgeport.attribution import Attributed, Row
 from edgeport.export import bundle, capture
 from edgeport.export.layout import channels_last
@@ -92,17 +92,16 @@ def profile(path: Path, runner: Runner, ran: Path) -> tuple[list[Row], Path | No
     """What the runtime's profiler reports, and the graph that ONNX Runtime made of the file."""
     options = [f"--num-runs={RUNS}", "--warmup-runs=2", "--num-threads=1"]
     with runner.transport.folder() as folder:
-        message = runner.run("ops", RUNTIME_OF[path.suffix], path, [*options, f"--scratch={folder}"])["ops"]
-        if message["optimized_model"]:
-            runner.transport.get(message["optimized_model"], ran)
+        message = runner.run("ops", RUNTIME_OF[path.suffix], path, [*options, f"--scratch={folder}"])[protocol.Ops]
+        if message.optimized_model:
+            runner.transport.get(message.optimized_model, ran)
     rows = []
-    for row in message["rows"]:
-        if row["us"] and row["source"] not in ("invoke", "between"):
-            us = sum(row["us"]) / len(row["us"])
-            shapes = tuple(tuple(shape) for output in row.get("outputs", []) for shape in output.values())
-            known = {key: row[key] for key in ("name", "source", "index")}
-            rows.append(Row(us=us, op=row.get("op", ""), outputs=shapes, **known))
-    return rows, ran if message["optimized_model"] else None
+    for row in message.rows:
+        if row.source not in ("invoke", "between"):
+            us = sum(row.us) / len(row.us)
+            shapes = tuple(shape for output in row.outputs for shape in output.values())
+            rows.append(Row(name=row.name, source=row.source, index=row.index, us=us, op=row.op, outputs=shapes))
+    return rows, ran if message.optimized_model else None
 
 
 def litert_arrays(path: Path, graph: Graph, inputs: Sequence[Tensor]) -> Arrays:

@@ -206,7 +206,13 @@ def hear() -> None:
 @contextlib.contextmanager
 def surroundings(folder: Path) -> Iterator[None]:
     """Everything that edgeport keeps lies below the folder."""
-    own = {"EDGEPORT_CACHE": "cache", "XDG_CONFIG_HOME": "config", "XDG_DATA_HOME": "data", "TMPDIR": "tmp"}
+    own = {
+        "EDGEPORT_CACHE": "cache",
+        "XDG_CONFIG_HOME": "config",
+        "XDG_DATA_HOME": "data",
+        "TMPDIR": "tmp",
+        "EDGEPORT_LOCK": "tmp",
+    }
     before = dict(os.environ)
     for name, place in own.items():
         (folder / place).mkdir()

@@ -9,7 +9,13 @@ from hypothesis import settings
 
 from edgeport.runner import Runner, local_runner
 
-FOLDERS = {"EDGEPORT_CACHE": "cache", "XDG_CONFIG_HOME": "config", "XDG_DATA_HOME": "data", "TMPDIR": "tmp"}
+FOLDERS = {
+    "EDGEPORT_CACHE": "cache",
+    "EDGEPORT_LOCK": "lock",
+    "XDG_CONFIG_HOME": "config",
+    "XDG_DATA_HOME": "data",
+    "TMPDIR": "tmp",
+}
 
 # No deadline: a busy machine is no failure. The same examples each time: a change fails in its own run, not later.
 settings.register_profile("edgeport", deadline=None, derandomize=True, max_examples=40)
@@ -31,7 +37,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache, a configuration, a history and a folder for temporary files (with the lock of this machine) of the
+    """A cache, a configuration, a history, a folder for temporary files and one for the lock of this machine, of the
     tests' own, for this process and the commands that it runs: who measures beside the tests is not to stop them.
     """
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Keeps a device for one host: a lock that ends with whoever asked for it, and what he leaves behind is cleaned."""
+"""Keeps a device for one host: a lock that ends with whoever asked for it, and what they leave behind is cleaned."""
 
 import argparse
 import fcntl
@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import tempfile
 import time
 from typing import Any, Dict, List, Set
@@ -16,7 +17,11 @@ from . import android
 from .host import STDIN
 from .messages import AgentError, emit
 
-LOCK = "edgeport.lock"  # in the folder for temporary files: one for all users of the machine
+LOCK = "edgeport.lock"
+# Where the lock of a machine lies: the first of these that all may write to, whoever asks and wherever their own
+# temporary files are. A phone has none of them; its shell's user has one folder.
+FOLDERS = ("/run/lock", "/tmp")  # noqa: S108
+OWN_FOLDER = "EDGEPORT_LOCK"  # a folder for it, where several systems share a machine, or none of these
 ASK_SECONDS = 1.0
 
 
@@ -26,7 +31,7 @@ def hold(args: argparse.Namespace) -> None:
     The kernel holds the lock for this process (flock(2)): it ends with it however that ends, and a file that a dead
     owner left says nothing. No clock but this device's own count of seconds since its start has a say.
     """
-    lock = _open_lock(os.path.join(tempfile.gettempdir(), LOCK))
+    lock = _open_lock(os.path.join(lock_folder(), LOCK))
     _take(lock, args.wait)
     owner = {"owner": args.owner, "since": _seconds()}
     with open(lock, "r+b", closefd=False) as f:
@@ -40,6 +45,12 @@ def hold(args: argparse.Namespace) -> None:
     finally:
         if args.session:
             _remove(args.session)
+
+
+def lock_folder() -> str:
+    """The same for all users of the machine."""
+    shared = (folder for folder in FOLDERS if os.path.isdir(folder) and os.stat(folder).st_mode & stat.S_IWOTH)
+    return os.environ.get(OWN_FOLDER) or next(shared, tempfile.gettempdir())
 
 
 def _open_lock(path: str) -> int:
@@ -72,7 +83,7 @@ def _take(lock: int, wait: float) -> None:
 
 
 def _holder(lock: int) -> Dict[str, Any]:
-    """Who says to hold it, and for how many seconds he has."""
+    """Who says to hold it, and for how many seconds they have."""
     try:
         told = json.loads(os.pread(lock, 1 << 16, 0))
         return {"owner": str(told["owner"]), "seconds": max(0.0, _seconds() - float(told["since"]))}

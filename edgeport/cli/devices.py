@@ -134,6 +134,11 @@ def add(
     given |= {"target": target, "description": description}
     changes = {key: value for key, value in given.items() if value}
     device = msgspec.structs.replace(find_device(like, devices), name=name, **changes)
+    if device.transport == "local" and (address or port):
+        raise UsageError(
+            f"--address {address}: {like} is the machine that edgeport runs on, which would be measured under the name "
+            f"{name}; pass --like with a device that is reached by ssh or adb ('edgeport devices' lists them)"
+        )
     path = (device_files.HERE if here else device_files.own_folder()) / f"{name}.toml"
     if path.exists() and not force:
         raise UsageError(f"{path} exists; pass --force to replace it")

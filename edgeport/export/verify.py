@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeport import formats, scratch
+from edgeport import formats, protocol, scratch
 from edgeport.export.calibrate import Array
 from edgeport.kit import RUNTIME_OF
 from edgeport.records import PieceVerification, TensorInfo, Verification
@@ -37,7 +37,7 @@ def run_artifact(runner: Runner, artifact: Path, arrays: Sequence[Array], exact:
         options += [f"--result={name}" for name in results]
         options += ["--exact-products"] if exact else []
         messages = runner.run("infer", RUNTIME_OF[artifact.suffix], artifact, options)
-        shapes = [tuple(o["shape"]) for o in messages["inferred"]["outputs"]]
+        shapes = [output.shape for output in messages[protocol.Inferred].outputs]
         outputs = []
         for name, info, shape in zip(results, graph.outputs, shapes, strict=True):
             path = folder / "out"

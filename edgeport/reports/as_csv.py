@@ -48,5 +48,5 @@ def _result(result: Result) -> tuple[object, ...]:
     median = f"{stats.latency(result.launches).median:.6f}"
     return (
         *(result.model, result.file, result.device, result.runtime, result.precision, result.num_threads),
-        *(str(bool(result.facts.get("emulated"))).lower(), median, stats.verdict(result)),
+        *(str(result.is_emulated).lower(), median, stats.verdict(result)),
     )

@@ -32,7 +32,7 @@ def document(result: Result) -> dict[str, Any]:
         "model": result.model,
         "file": {"name": result.file, "sha256": result.sha256, "size_bytes": result.size_bytes},
         "device": result.device,
-        "emulated": bool(result.facts.get("emulated")),
+        "emulated": result.is_emulated,
         "runtime": result.runtime,
         "runtime_version": result.runtime_version,
         "precision": result.precision,

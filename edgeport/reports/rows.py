@@ -51,7 +51,7 @@ def headline(results: Sequence[Result]) -> str:
     for device, result in places.items():
         chip = result.facts.get("cpu_model") or result.facts.get("machine")
         threads = f"{result.num_threads} thread{'s' * (result.num_threads > 1)}"
-        emulated = ", EMULATED: these times say nothing of a real device" if result.facts.get("emulated") else ""
+        emulated = ", EMULATED: these times say nothing of a real device" if result.is_emulated else ""
         runner = ", by benchmark_model: one median a launch, no samples" if "runner" in result.facts else ""
         slowed = _slowed([r for r in results if r.device == device])
         told.append(f"{device} ({chip}), {threads}{runner}{emulated}{slowed}")
@@ -93,13 +93,13 @@ def _models(results: Sequence[Result]) -> list[str]:
 
 
 def _place(result: Result) -> str:
-    return f"{result.device} (EMULATED)" if result.facts.get("emulated") else result.device
+    return f"{result.device} (EMULATED)" if result.is_emulated else result.device
 
 
 def series(result: Result) -> str:
     """The name of what can be followed over time: the same for the same model under the same circumstances."""
     threads = f"{result.num_threads} thread{'s' * (result.num_threads > 1)}"
-    emulated = ", emulated" if result.facts.get("emulated") else ""
+    emulated = ", emulated" if result.is_emulated else ""
     return f"{label(result, [result])} on {result.device}, {threads}{emulated}"
 
 

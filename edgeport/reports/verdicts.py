@@ -114,7 +114,7 @@ def _title(comparisons: Sequence[Comparison]) -> str:
         return "nothing was measured"
     by = comparisons[0].criteria
     places = dict.fromkeys(map(_place, comparisons))
-    emulated = any(c.candidates[0].facts.get("emulated") for c in comparisons)
+    emulated = any(c.candidates[0].is_emulated for c in comparisons)
     warning = ", EMULATED: these times say nothing of a real device" if emulated else ""
     shared = f" over {by.comparisons} comparisons" if by.comparisons > 1 else ""
     limits = f"tolerance {by.tolerance:.1%}, effect {by.effect:.1%}, alpha {by.alpha:g}{shared}"
@@ -152,7 +152,7 @@ def _row(comparison: Comparison, check: Check) -> tuple[str, ...]:
 
 
 def _named(comparison: Comparison) -> str:
-    emulated = " EMULATED" * bool(comparison.candidates[0].facts.get("emulated"))
+    emulated = " EMULATED" * comparison.candidates[0].is_emulated
     return f"{comparison.name} on {comparison.device}{emulated}"
 
 

@@ -13,9 +13,9 @@ from typing import Protocol
 from edgeport.catalog import Device
 from edgeport.errors import UsageError, nearest
 from edgeport.transport.local import Local
-from edgeport.transport.process import RUN_SECONDS, Done, Probe, Process
+from edgeport.transport.process import RUN_SECONDS, Done, EndlessError, Probe, Process
 
-__all__ = ["Done", "Local", "Probe", "Process", "Transport", "open_transport"]
+__all__ = ["Done", "EndlessError", "Local", "Probe", "Process", "Transport", "open_transport"]
 
 
 class Transport(Protocol):

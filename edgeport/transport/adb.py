@@ -198,8 +198,9 @@ class Carried(Remote):
         return self._ended is None
 
     def _keep_line(self, line: str) -> None:
-        if line.startswith(ENDED):
-            self._ended = int(line.removeprefix(ENDED))
+        code = line.removeprefix(ENDED)
+        if code != line and code.isascii() and code.isdigit() and len(code) <= 3:
+            self._ended = int(code)
         elif line:  # what ends it begins a line of its own, after an empty one
             super()._keep_line(line)
 

@@ -10,6 +10,7 @@ from edgeport.errors import DeviceError, LostConnectionError
 from edgeport.transport.process import RUN_SECONDS, Done, Probe, Process, run
 
 GET_SECONDS = 600.0
+MOST_FILE_BYTES = 2 << 30  # that is fetched
 SLOWEST_BYTES_PER_SECOND = 100_000  # that a push may be
 TORN = 75
 FIND = """umask 077; unset CDPATH; case "$1" in /*) ;; *) cd || exit ;; esac
@@ -72,7 +73,9 @@ class Posix:
 
     def get(self, source: str, destination: Path) -> None:
         with files.whole_file(destination) as beside, beside.open("wb") as file:
-            done = self._finished(run(self._command(["cat", "--", source]), GET_SECONDS, into=file))
+            done = self._finished(
+                run(self._command(["cat", "--", source]), GET_SECONDS, into=file, most=MOST_FILE_BYTES)
+            )
             if done.exit_code:
                 raise DeviceError(f"{self.name}: cannot read {source}: {last_line(done.err)}")
 

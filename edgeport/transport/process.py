@@ -6,7 +6,9 @@ import select
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -16,8 +18,16 @@ from edgeport.errors import DeviceError
 
 TAIL_LINES = 20
 CHUNK_BYTES = 1 << 16
+MOST_LINE_BYTES = 64 << 20  # the times of millions of runs
+MOST_RUN_BYTES = 16 << 20  # of a short command
+TAIL_CHARACTERS = 4096
+MOST_ERRORS = 64 << 20
 RUN_SECONDS = 60.0  # for a short command
 GOODBYE_SECONDS = 3.0  # for what is asked to end by itself
+
+
+class EndlessError(DeviceError):
+    """A command writes more than it may."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -37,36 +47,65 @@ class Probe(msgspec.Struct, frozen=True):
 
 
 def run(
-    argv: Sequence[str], timeout: float = RUN_SECONDS, source: Path | None = None, into: IO[bytes] | None = None
+    argv: Sequence[str],
+    timeout: float = RUN_SECONDS,
+    source: Path | None = None,
+    into: IO[bytes] | None = None,
+    most: int = MOST_RUN_BYTES,
 ) -> Done:
     """To its end, its input the file `source` or empty, its output kept or written to `into`. Raises DeviceError where
-    it takes longer or cannot be run.
+    it takes longer, writes more than `most` bytes, or cannot be run.
     """
     try:
         with open(source or os.devnull, "rb") as stdin:
-            done = subprocess.run(
-                argv,
-                stdin=stdin,
-                stdout=into or subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                timeout=timeout,
-                check=False,
-                process_group=0,
+            process = subprocess.Popen(
+                argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
             )
-    except subprocess.TimeoutExpired as e:
-        raise DeviceError(f"{argv[0]} did not end within {timeout:g} s") from e
     except OSError as e:
         raise DeviceError(f"cannot run {argv[0]}: {e.strerror}") from e
-    return Done(done.returncode, (done.stdout or b"").decode(errors="replace"), done.stderr.decode(errors="replace"))
+    with process:
+        try:
+            out, err = _outputs(argv[0], process, time.monotonic() + timeout, into, most)
+            process.wait()
+        except TimeoutError as e:
+            raise DeviceError(f"{argv[0]} did not end within {timeout:g} s") from e
+        finally:
+            process.kill()
+    return Done(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def _outputs(
+    program: str, process: subprocess.Popen[bytes], deadline: float, into: IO[bytes] | None, most: int
+) -> tuple[bytes, bytes]:
+    """All that it writes to both streams; the first goes to `into` where that is given."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err, left = BytesIO(), BytesIO(), most
+    sinks: dict[int, IO[bytes]] = {process.stdout.fileno(): into or out, process.stderr.fileno(): err}
+    while sinks:
+        ready = select.select(list(sinks), [], [], max(0.0, deadline - time.monotonic()))[0]
+        if not ready:
+            raise TimeoutError
+        for stream in ready:
+            chunk = os.read(stream, CHUNK_BYTES)
+            left -= len(chunk)
+            if left < 0:
+                raise EndlessError(f"{program} wrote more than {most / 1e6:.0f} MB, and was ended")
+            if not chunk:
+                del sinks[stream]
+            else:
+                sinks[stream].write(chunk)
+    return out.getvalue(), err.getvalue()
 
 
 class Process:
     """A command that runs on the device, its standard output read line by line while it runs.
 
-    is_overdue: it was killed here, because no line came within the time that it had.
+    is_overdue: it was killed here, because no line came within the time that it had. is_endless: because it wrote more
+    than MOST_ERRORS characters to standard error.
     """
 
-    is_overdue = False
+    is_overdue = is_endless = False
 
     def __init__(self, argv: Sequence[str], listens: bool = False, own_group: bool = False) -> None:
         """listens: it is written to; otherwise its standard input is empty. own_group: Ctrl-C does not reach it."""
@@ -83,8 +122,9 @@ class Process:
             )
         except OSError as e:
             raise DeviceError(f"cannot run {argv[0]}: {e.strerror}") from e
-        self._unread = b""
-        self._tail: list[str] = []
+        self._unread = bytearray()
+        self._searched = 0  # of what is unread, up to where there is no end of a line
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._reader = threading.Thread(target=self._keep_tail, daemon=True)
         self._reader.start()
 
@@ -98,10 +138,17 @@ class Process:
             self.kill()
 
     def line(self, timeout: float) -> str | None:
-        """The next line of standard output, None at its end. Kills the command if that takes over `timeout` seconds."""
+        """The next line of standard output, None at its end. Kills the command if that takes over `timeout` seconds.
+
+        Raises EndlessError for a line of more than MOST_LINE_BYTES.
+        """
         assert self._process.stdout is not None
         out, deadline = self._process.stdout.fileno(), time.monotonic() + timeout
-        while b"\n" not in self._unread:
+        while (end := self._unread.find(b"\n", self._searched)) < 0:
+            self._searched = len(self._unread)
+            if self._searched > MOST_LINE_BYTES:
+                self.kill()
+                raise EndlessError(f"it wrote a line of more than {MOST_LINE_BYTES >> 20} MiB, and was ended")
             if not select.select([out], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 self.is_overdue = True
                 self.kill()  # its output then ends
@@ -109,7 +156,9 @@ class Process:
             if not chunk:
                 return None
             self._unread += chunk
-        line, _, self._unread = self._unread.partition(b"\n")
+        line = bytes(self._unread[:end])
+        del self._unread[: end + 1]
+        self._searched = 0
         return line.decode(errors="replace")
 
     def write_line(self, line: str) -> None:
@@ -152,12 +201,19 @@ class Process:
         return "\n".join(self._tail)
 
     def _keep_tail(self) -> None:
+        """A line that is longer than TAIL_CHARACTERS counts as several."""
         assert self._process.stderr is not None
-        for line in self._process.stderr:
+        written = 0
+        while line := self._process.stderr.readline(TAIL_CHARACTERS):
+            written += len(line)
+            if written > MOST_ERRORS:
+                self.is_endless = True
+                self._process.kill()
+                return
             self._keep_line(line.rstrip())
 
     def _keep_line(self, line: str) -> None:
-        self._tail = [*self._tail, line][-TAIL_LINES:]
+        self._tail.append(line)
 
 
 class Remote(Process):

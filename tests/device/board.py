@@ -23,7 +23,8 @@ class Board:
         self.workdir, self.ssh_config = home / "work dir", home / "ssh_config"
         (home / "tmp").mkdir(parents=True)
         # SHLVL: bash then leaves the user's .bashrc alone, which may do anything and take its time
-        self._environment = {"TMPDIR": str(home / "tmp"), "SHLVL": "2", **(environment or {})}
+        own = {"TMPDIR": str(home / "tmp"), "EDGEPORT_LOCK": str(home / "tmp")}
+        self._environment = {**own, "SHLVL": "2", **(environment or {})}
         self._sshd: subprocess.Popen[bytes] | None = None
         for name in ("host", "user"):
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(home / name)]

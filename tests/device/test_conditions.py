@@ -108,8 +108,8 @@ def test_a_governor_that_is_not_the_expected_one_is_told_with_the_command_to_set
 def test_what_a_device_is_and_who_else_computes_there_is_told(a_board: Board) -> None:
     with open_runner(catalog.find_device("board"), Access(), Silent()) as runner:
         state = runner.state()
-    facts = state["facts"]
+    facts = state.facts
     assert facts["page_size"] > 0
     assert facts["kernel"]
     assert facts["boot_id"]
-    assert all(set(process) == {"name", "pid", "cores"} for process in state["busy"])
+    assert all(program.name and program.cores > 0 for program in state.busy)

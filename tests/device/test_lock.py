@@ -1,9 +1,12 @@
 """A device measures for one at a time, and its lock ends with its owner, however he ends."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ import pytest
 from command_line import until
 
 from edgeport import catalog, kit
+from edgeport.agent.hold import lock_folder
 from edgeport.errors import DeviceError, LostConnectionError
 from edgeport.progress import Silent
 from edgeport.runner import Runner
@@ -94,7 +98,7 @@ def test_an_owner_that_falls_silent_loses_it_and_what_he_runs_is_ended(own_board
     """As where a cable is pulled: the connection stays, but nothing comes any more. By the agent itself."""
     session = own_board.home / "sessions" / "mine"
     agent = [sys.executable, str(kit.agent_archive()), "hold", "--owner=me", f"--session={session}", "--silence=3"]
-    environment = {"TMPDIR": str(own_board.home / "tmp")}
+    environment = {"TMPDIR": str(own_board.home / "tmp"), "EDGEPORT_LOCK": str(own_board.home / "tmp")}
     with subprocess.Popen(agent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as holder:
         assert holder.stdout
         assert holder.stdin
@@ -112,3 +116,36 @@ def test_an_owner_that_falls_silent_loses_it_and_what_he_runs_is_ended(own_board
     assert not session.exists()
     with kept("board"):
         pass
+
+
+def test_the_lock_is_the_machines_whoever_asks_and_wherever_their_temporary_files_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("EDGEPORT_LOCK")
+    folders = set()
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        folders.add(lock_folder())
+    assert len(folders) == 1
+    assert tmp_path not in Path(folders.pop()).parents
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_another_user_is_told_who_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        shared, lock = Path(name), Path(name, "lock")
+        shared.chmod(0o755)
+        lock.mkdir()
+        lock.chmod(0o1777)
+        monkeypatch.setenv("EDGEPORT_LOCK", str(lock))
+        agent = shutil.copy(kit.agent_archive(), shared / "agent.pyz")
+        Path(agent).chmod(0o644)
+        python = shutil.which("python3", path="/usr/bin") or sys.executable
+        other = ["setpriv", "--reuid=65534", "--clear-groups", python, "-I", "-S", agent, "hold", "--owner=nobody"]
+        with kept("local"):
+            done = subprocess.run(other, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [message["type"] for message in told] == ["hello", "busy", "error"], done.stderr
+    assert f"process {os.getpid()}" in told[1]["owner"]

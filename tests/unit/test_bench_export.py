@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from edgeport.interleave import Block
-from edgeport.runner import Burst
+from edgeport.protocol import Burst
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 

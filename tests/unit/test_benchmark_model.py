@@ -87,23 +87,21 @@ def test_a_log_without_times_is_an_error(log: str) -> None:
 
 def test_operators_of_the_runs_are_read_whatever_commas_their_names_hold() -> None:
     rows = benchmark_model.operators(PROFILE)
-    assert [(row["name"], row["source"], row["index"], row["us"]) for row in rows] == [
-        ("SOFTMAX", "runtime", 11, [500.0]),
-        ("Convolution (NHWC, QC8) IGEMM", "delegate", 0, [3000.0]),
-        ("Fully Connected (NC, QS8, QC8W) GEMM", "delegate", 1, [1400.0]),
+    assert [(row.name, row.source, row.index, row.us) for row in rows] == [
+        ("SOFTMAX", "runtime", 11, (500.0,)),
+        ("Convolution (NHWC, QC8) IGEMM", "delegate", 0, (3000.0,)),
+        ("Fully Connected (NC, QS8, QC8W) GEMM", "delegate", 1, (1400.0,)),
     ]
 
 
 def test_a_delegate_that_tells_nothing_of_its_inside_stays_one_operator() -> None:
     outside = PROFILE.partition("Delegate internal")[0]
-    assert [row["name"] for row in benchmark_model.operators(outside)] == ["TfLiteXNNPackDelegate", "SOFTMAX"]
+    assert [row.name for row in benchmark_model.operators(outside)] == ["TfLiteXNNPackDelegate", "SOFTMAX"]
 
 
 def test_a_table_without_a_column_of_starts_is_read_by_its_header() -> None:
     newer = PROFILE.replace("node type, start, first", "node type, first").replace(", 0, 3.1, 3,", ", 3.1, 3,")
-    assert ("Convolution (NHWC, QC8) IGEMM", [3000.0]) in [
-        (r["name"], r["us"]) for r in benchmark_model.operators(newer)
-    ]
+    assert ("Convolution (NHWC, QC8) IGEMM", (3000.0,)) in [(r.name, r.us) for r in benchmark_model.operators(newer)]
 
 
 def test_what_is_no_profile_has_no_operators() -> None:

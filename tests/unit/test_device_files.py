@@ -139,3 +139,11 @@ def test_the_record_of_what_is_trusted_is_the_users_alone_and_damaged_says_so(fo
     store.write_text("{")
     with pytest.raises(EdgeportError, match="remove it, and trust anew"):
         catalog.find_device("local")
+
+
+@pytest.mark.parametrize("line", ['address = "pi@10.0.0.5"', "port = 22"])
+def test_this_machine_has_no_address_to_be_measured_under_anothers_name(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "board.toml"
+    path.write_text(f'description = ""\ntransport = "local"\ntarget = "auto"\n{line}\n')
+    with pytest.raises(DeviceError, match=r'board\.toml: .*write transport = "ssh"'):
+        catalog.read_device(path)

@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     "edgeport errors agent interrupts lifeline scratch",
     "files records progress cleaning targets",
+    "protocol",
     "chatter cost documents origin trust",
     "device_files debian_packages elf",
     "formats",

@@ -9,9 +9,12 @@ import msgspec
 import pytest
 from small_models import small_onnx
 
+from edgeport import protocol
+from edgeport.agent import PROTOCOL
 from edgeport.display import Steps
 from edgeport.measure import LAUNCH_SECONDS, Artifact, Measurement, Settings
-from edgeport.runner import Message, Runner, local_runner
+from edgeport.protocol import Message
+from edgeport.runner import Runner, local_runner
 
 BOTH = frozenset(("num_runs", "launches"))
 SECOND = 10**9
@@ -30,19 +33,20 @@ class Slow(Runner, frozen=True):
         model: Path,
         options: Sequence[str] = (),
         on_message: Callable[[Message], None] = lambda message: None,
-    ) -> dict[str, Message]:
+    ) -> protocol.Messages:
         given = dict(option.removeprefix("--").split("=", 1) for option in options)
         self.asked.append(given)
         most = float(given.get("max-seconds", "1e9"))
         runs = min(int(given["num-runs"]), max(4, int(most / self.run_seconds)))
         ns = round(self.run_seconds * SECOND)
-        return {
-            "hello": {"facts": {}},
-            "ready": {"init_ns": SECOND // 10, "version": "1", "inputs": [], "outputs": [], "cores": [0]},
-            "first": {"ns": ns},
-            "samples": {"ns": [ns] * runs, "before": {}, "after": {}},
-            "bye": {"peak_bytes": 1},
-        }
+        told = [
+            protocol.Hello(PROTOCOL, protocol.Facts()),
+            protocol.Ready(SECOND // 10, "1", cores=(0,)),
+            protocol.First(ns),
+            protocol.Samples((ns,) * runs),
+            protocol.Bye(1),
+        ]
+        return protocol.Messages(self.device, told)
 
 
 def measured(tmp_path: Path, run_seconds: float, **settings: Any) -> tuple[list[int], list[dict[str, str]], str]:
@@ -88,4 +92,4 @@ def test_the_agent_ends_a_launch_whose_seconds_are_over_but_not_before_a_few_run
     model = small_onnx(tmp_path / "a.onnx")
     options = ("--num-runs=50", "--warmup-runs=0", "--max-seconds=1e-9")
     made = local_runner().run("latency", "onnxruntime", model, options)
-    assert len(made["samples"]["ns"]) == 4
+    assert len(made[protocol.Samples].ns) == 4

@@ -4,12 +4,12 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from small_models import RUNTIMES, SUFFIX, mixed_tflite, one_node_onnx, small_model, small_onnx, small_tflite
 
+from edgeport import protocol
 from edgeport.agent.litert import between_us
 from edgeport.errors import DeviceError
 from edgeport.runner import Runner
@@ -29,21 +29,22 @@ def failure(runner: Runner, runtime: str, model: Path, *options: str, command: s
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_run_gives_the_agents_messages_by_their_kind(runner: Runner, tmp_path: Path, runtime: str) -> None:
-    heard: list[str] = []
-    messages = runner.run("latency", runtime, small_model(tmp_path, runtime), FEW, lambda m: heard.append(m["type"]))
-    assert heard == ["hello", "ready", "first", "samples", "bye"] == list(messages)
-    assert len(messages["samples"]["ns"]) == 3
-    assert min(messages["samples"]["ns"]) > 0
-    assert messages["bye"]["peak_bytes"] > 0
+    heard: list[type[protocol.Message]] = []
+    messages = runner.run("latency", runtime, small_model(tmp_path, runtime), FEW, lambda m: heard.append(type(m)))
+    kinds = [protocol.Hello, protocol.Ready, protocol.First, protocol.Samples, protocol.Bye]
+    assert heard == kinds == messages.kinds()
+    assert len(messages[protocol.Samples].ns) == 3
+    assert min(messages[protocol.Samples].ns) > 0
+    assert (messages[protocol.Bye].peak_bytes or 0) > 0
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_profile_has_every_operator_and_the_whole_run(runner: Runner, tmp_path: Path, runtime: str) -> None:
     options = (*FEW, f"--scratch={tmp_path}")
-    rows = runner.run("ops", runtime, small_model(tmp_path, runtime), options)["ops"]["rows"]
-    assert {"invoke", "between"} <= {row["source"] for row in rows}
+    rows = runner.run("ops", runtime, small_model(tmp_path, runtime), options)[protocol.Ops].rows
+    assert {"invoke", "between"} <= {row.source for row in rows}
     assert len(rows) > 2
-    assert all(len(row["us"]) == 3 for row in rows)
+    assert all(len(row.us) == 3 for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +65,10 @@ def test_operators_that_litert_runs_itself_leave_time_between_that_fits_into_the
 ) -> None:
     """XNNPACK takes the convolution and knows no CUMSUM."""
     options = (*FEW, f"--scratch={tmp_path}")
-    rows = runner.run("ops", "litert", mixed_tflite(tmp_path / "mixed.tflite"), options)["ops"]["rows"]
-    assert [row["source"] for row in rows if row["source"] != "invoke"] == ["delegate", "runtime", "runtime", "between"]
-    whole = next(row["us"] for row in rows if row["source"] == "invoke")
-    parts = zip(*(row["us"] for row in rows if row["source"] != "invoke"), strict=True)
+    rows = runner.run("ops", "litert", mixed_tflite(tmp_path / "mixed.tflite"), options)[protocol.Ops].rows
+    assert [row.source for row in rows if row.source != "invoke"] == ["delegate", "runtime", "runtime", "between"]
+    whole = next(row.us for row in rows if row.source == "invoke")
+    parts = zip(*(row.us for row in rows if row.source != "invoke"), strict=True)
     assert all(sum(part) <= us for part, us in zip(parts, whole, strict=True))
 
 
@@ -78,7 +79,7 @@ def test_outputs_are_what_the_network_computes(runner: Runner, tmp_path: Path, r
     data.write_bytes(np.ones((2, 3 * 64), np.float32).tobytes())
     options = [f"--data={data}", f"--result={out}", "--samples=2"]
     messages = runner.run("infer", runtime, small_model(tmp_path, runtime), options)
-    assert messages["inferred"]["outputs"][0]["shape"] == [1, 8, 8, 8]
+    assert messages[protocol.Inferred].outputs[0].shape == (1, 8, 8, 8)
     found = np.fromfile(out, np.float32).reshape(2, 512)
     assert (found == 27).sum(axis=1).tolist() == [8 * 6 * 6] * 2
 
@@ -112,10 +113,10 @@ def test_a_killed_agent_is_told_with_its_signal_and_its_last_message(
 ) -> None:
     pids: list[int] = []
 
-    def kill_when_measuring(message: dict[str, Any]) -> None:
-        if message["type"] == "hello":
-            pids.append(message["pid"])
-        elif message["type"] == "first":
+    def kill_when_measuring(message: protocol.Message) -> None:
+        if isinstance(message, protocol.Hello):
+            pids.append(message.pid)
+        elif isinstance(message, protocol.First):
             os.kill(pids[0], signal.SIGKILL)
 
     with pytest.raises(DeviceError, match=r"on bench: .*killed by SIGKILL; was it out of memory.*'(first|progress)'"):
@@ -124,9 +125,9 @@ def test_a_killed_agent_is_told_with_its_signal_and_its_last_message(
 
 
 def test_an_agent_ended_by_another_signal_is_told_with_it_and_no_guess(runner: Runner, tmp_path: Path) -> None:
-    def end(message: dict[str, Any]) -> None:
-        if message["type"] == "hello":
-            os.kill(message["pid"], signal.SIGTERM)
+    def end(message: protocol.Message) -> None:
+        if isinstance(message, protocol.Hello):
+            os.kill(message.pid, signal.SIGTERM)
 
     with pytest.raises(DeviceError, match=r"killed by SIGTERM; its last message was '\w+'"):
         runner.run("latency", "litert", small_tflite(tmp_path / "m.tflite"), LONG, end)
@@ -138,7 +139,7 @@ def test_an_agent_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"took longer than its limit of 0.5 s, and was ended; its last message was"):
         impatient.run(
             *("latency", "litert", small_tflite(tmp_path / "m.tflite"), LONG),
-            lambda m: pids.append(m["pid"]) if "pid" in m else None,
+            lambda m: pids.append(m.pid) if isinstance(m, protocol.Hello) else None,
         )
     assert not any(map(alive, pids))
 
@@ -146,8 +147,9 @@ def test_an_agent_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 def test_no_agent_is_left_behind_when_the_host_gives_up(runner: Runner, tmp_path: Path) -> None:
     pids: list[int] = []
 
-    def give_up(message: dict[str, Any]) -> None:
-        pids.append(message["pid"])
+    def give_up(message: protocol.Message) -> None:
+        assert isinstance(message, protocol.Hello)
+        pids.append(message.pid)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -175,7 +177,7 @@ def test_an_open_size_is_filled_as_asked_for_and_refused_otherwise(runner: Runne
     path = one_node_onnx(tmp_path / "open.onnx", "Conv", ("n", 3, 8, 8), (8, 3, 3, 3))
     assert "open shape [-1, 3, 8, 8]: give --input-shape" in failure(runner, "onnxruntime", path, *FEW)
     messages = runner.run("latency", "onnxruntime", path, ("--input-shape=x=2,3,8,8", *FEW))
-    assert messages["ready"]["inputs"][0]["shape"] == [2, 3, 8, 8]
+    assert messages[protocol.Ready].inputs[0].shape == (2, 3, 8, 8)
 
 
 def test_a_python_that_is_not_there_is_an_error_of_the_device(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from small_models import RUNTIMES, SUFFIX, one_node_onnx, small_model, small_tflite
 
-from edgeport import interleave, kit
+from edgeport import interleave, kit, protocol
 from edgeport.errors import DeviceError
 from edgeport.interleave import Block, Settings, run_block
-from edgeport.runner import Burst, Runner, Served
+from edgeport.protocol import Burst
+from edgeport.runner import Runner, Served
 from edgeport.transport import Local
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -40,7 +41,7 @@ def test_a_burst_is_as_many_runs_as_were_asked_for(runner: Runner, tmp_path: Pat
     assert min(ns for b in bursts for ns in b.ns) > 0
     assert min(count for b in bursts for count in b.preempted) >= 0
     assert all(0 <= waited < ns for b in bursts for waited, ns in zip(b.waited_ns, b.ns, strict=True))
-    assert served.messages["bye"]["peak_bytes"] > 0
+    assert (served.messages[protocol.Bye].peak_bytes or 0) > 0
     assert not alive(pid)
 
 
@@ -49,7 +50,7 @@ def test_the_devices_state_is_told_between_bursts(runner: Runner, model: Path) -
         served.burst(2)
         first, second = served.telemetry(), served.telemetry()
         assert len(served.burst(1).ns) == 1
-    assert first.keys() == served.messages["bye"]["telemetry"].keys()
+    assert first.keys() == protocol.plain(served.messages[protocol.Bye].telemetry).keys()
     assert second["unix_time"] >= first["unix_time"]
 
 
@@ -63,8 +64,8 @@ def test_a_copy_of_its_own_is_what_is_served(runner: Runner, model: Path) -> Non
 
 def test_cores_and_priority_are_told_as_the_system_has_them(runner: Runner, model: Path) -> None:
     with runner.serve("litert", model, [f"--cores={CORES[-1]}", "--nice=7"]) as served:
-        assert served.messages["ready"]["cores"] == [CORES[-1]]
-        assert served.messages["ready"]["nice"] == 7
+        assert served.messages[protocol.Ready].cores == (CORES[-1],)
+        assert served.messages[protocol.Ready].nice == 7
         assert os.getpriority(os.PRIO_PROCESS, pid_of(served)) == 7
 
 
@@ -137,7 +138,7 @@ def test_a_burst_that_takes_too_long_ends_the_process(model: Path) -> None:
         pids.append(pid_of(served))
         served.burst(10**9)
 
-    with pytest.raises(DeviceError, match="killed by SIGKILL"):
+    with pytest.raises(DeviceError, match="longer than its limit of 2 s, and was ended"):
         in_block(impatient, model, go_on)
     assert not alive(pids[0])
 
@@ -157,9 +158,10 @@ def test_nothing_is_left_behind_when_the_block_fails(runner: Runner, model: Path
 
 def test_the_process_ends_when_the_host_is_killed(model: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from edgeport.runner import local_runner\n"
+        "import sys, time; from pathlib import Path; from edgeport import protocol\n"
+        "from edgeport.runner import local_runner\n"
         "with local_runner().serve('litert', Path(sys.argv[1])) as served:\n"
-        "    print(served.messages['hello']['pid'], flush=True); time.sleep(60)"
+        "    print(served.messages[protocol.Hello].pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, model], stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout is not None
@@ -201,7 +203,8 @@ class Order:
     class Model:
         def __init__(self, order: "Order", name: str) -> None:
             self.order, self.name = order, name
-            self.messages: dict[str, Any] = {"serving": {"telemetry": {"of": name}}}
+            telemetry = protocol.Telemetry(unix_time=order.started.index(name))
+            self.messages = protocol.Messages("bench", [protocol.Serving(telemetry)])
 
         def telemetry(self) -> dict[str, Any]:
             return {"bursts": len(self.order.bursts)}
@@ -236,7 +239,7 @@ def test_the_order_changes_from_round_to_round_and_from_block_to_block_but_not_f
 def test_the_device_is_looked_at_next_to_the_runs_and_not_once_it_is_at_rest() -> None:
     order = Order()
     block = block_of(order, "abc")
-    assert block.before == {"of": order.started[-1]}
+    assert block.before["unix_time"] == len(order.started) - 1
     assert block.after == {"bursts": len(order.bursts)}
 
 
@@ -274,7 +277,7 @@ def in_block(runner: Runner, model: Path, work: Callable[[Served], None], *optio
 
 
 def pid_of(served: Served) -> int:
-    return int(served.messages["hello"]["pid"])
+    return int(served.messages[protocol.Hello].pid)
 
 
 def cpu_ms(pid: int) -> float:

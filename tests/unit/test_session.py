@@ -17,8 +17,9 @@ from edgeport.errors import DeviceError
 from edgeport.interleave import Block
 from edgeport.measure import Artifact
 from edgeport.progress import Silent
+from edgeport.protocol import Burst
 from edgeport.records import Comparison, Criteria
-from edgeport.runner import Burst, local_runner
+from edgeport.runner import local_runner
 from edgeport.session import Pair, Settings
 
 

@@ -72,7 +72,7 @@ def test_a_pi_tells_its_throttled_bits(pi: Emulated, tmp_path: Path) -> None:
     device = catalog.find_device("emulated")
     with open_transport(device) as transport:
         transport.run(["sh", "-c", "echo 0x50005 > /run/vcgencmd/throttled"])
-        snapshot = runner_on(device, transport, Access()).state()["snapshot"]
+        snapshot = runner_on(device, transport, Access()).state().snapshot
         transport.run(["rm", "/run/vcgencmd/throttled"])
     assert snapshot["throttled_bits"] == 0x50005
     assert 48.3 in snapshot["celsius"]

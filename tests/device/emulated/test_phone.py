@@ -152,7 +152,7 @@ def runner(phone: Emulated) -> Iterator[Runner]:
 
 
 def test_a_phone_tells_its_state(phone: Emulated, runner: Runner) -> None:
-    facts, snapshot = runner.facts(), runner.state()["snapshot"]
+    facts, snapshot = runner.facts(), runner.state().snapshot
     assert facts["device_model"] == "edgeport Emulated phone"
     assert facts["emulated"]
     assert 43.5 in snapshot["celsius"]
