@@ -17,14 +17,14 @@ MOST_BYTES = 64_000_000  # of a document that is read whole
 
 def cache_folder(name: str) -> Path:
     """A folder of edgeport's own cache ($EDGEPORT_CACHE, or edgeport under $XDG_CACHE_HOME), made if need be. Only the
-    user has access to it. Raises UsageError where it is another user's.
+    user has access to it. Raises UsageError where it cannot be written to, or is another user's.
     """
     root = os.environ.get("EDGEPORT_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeport"
     try:
         return private_folder(base / name)
     except UsageError as e:
-        raise UsageError(f"{e} for edgeport's cache by $EDGEPORT_CACHE") from e
+        raise UsageError(f"edgeport's cache: {e}; $EDGEPORT_CACHE names it") from e
 
 
 def data_folder() -> Path:

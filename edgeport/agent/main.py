@@ -16,6 +16,7 @@ from .messages import AgentError, emit
 from .tensors import filler
 
 RUNTIMES: Dict[str, Any] = {"litert": litert.Session, "onnxruntime": ort.Session}
+LEAST_RUNS = 4
 PROGRESS_NS = 1_000_000_000
 SENSORS_HELP = "JSON: commands that tell what no file does, as lists of words"
 AUTOGROUP = "/proc/self/autogroup"
@@ -52,7 +53,7 @@ def latency(args: argparse.Namespace) -> None:
     emit("first", ns=time.perf_counter_ns() - start)
     _timed(session, args.warmup_runs, "warm-up")
     before = telemetry.snapshot()
-    samples = _timed(session, args.num_runs, "run")
+    samples = _timed(session, args.num_runs, "run", args.max_seconds)
     emit("samples", ns=samples, before=before, after=telemetry.snapshot())
 
 
@@ -153,10 +154,13 @@ def _open(args: argparse.Namespace, scratch: str = "", sleeps: bool = False) -> 
     return session
 
 
-def _timed(session: Any, runs: int, phase: str) -> List[int]:
-    """Nanoseconds of each run; says that it is alive about once a second, between runs."""
+def _timed(session: Any, runs: int, phase: str, max_seconds: float = 0.0) -> List[int]:
+    """Nanoseconds of each run; says that it is alive about once a second, between runs. max_seconds: after which, and
+    LEAST_RUNS runs, there are no more; 0 for no limit.
+    """
     samples, clock, run = [], time.perf_counter_ns, session.run
     said = clock()
+    late = said + int(max_seconds * 1e9) if max_seconds else None
     gc.disable()
     for n in range(runs):
         start = clock()
@@ -166,6 +170,8 @@ def _timed(session: Any, runs: int, phase: str) -> List[int]:
         if end - said > PROGRESS_NS:
             emit("progress", phase=phase, done=n + 1, of=runs)
             said = clock()
+        if late is not None and end > late and n + 1 >= LEAST_RUNS:
+            break
     gc.enable()
     return samples
 
@@ -302,6 +308,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--warmup-runs", type=int, default=10)
         if function in (latency, ops):
             sub.add_argument("--num-runs", type=int, default=50)
+        if function is latency:
+            sub.add_argument("--max-seconds", type=float, default=0.0, help="of timed runs; 0 for no limit")
         if function is ops:
             sub.add_argument("--scratch", required=True, help="a folder for what the runtime's profiler writes")
     return parser
