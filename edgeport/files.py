@@ -24,7 +24,7 @@ def cache_folder(name: str) -> Path:
     try:
         return private_folder(base / name)
     except UsageError as e:
-        raise UsageError(f"edgeport's cache: {e}; $EDGEPORT_CACHE names it") from e
+        raise UsageError(f"{e} for edgeport's cache by $EDGEPORT_CACHE") from e
 
 
 def data_folder() -> Path:

@@ -5,15 +5,16 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from . import PROTOCOL, litert, ort, telemetry
 from .hold import hold
 from .host import Host
 from .messages import AgentError, emit
-from .tensors import filler
+from .tensors import PIECE_BYTES, filling
 
 RUNTIMES: Dict[str, Any] = {"litert": litert.Session, "onnxruntime": ort.Session}
 LEAST_RUNS = 4
@@ -24,11 +25,13 @@ AUTOGROUP = "/proc/self/autogroup"
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Runs one command. Returns 0, or 1 after an error that it has printed as a message."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a runtime that crashes leaves no file
     args = _parser().parse_args(argv)
     emit("hello", protocol=PROTOCOL, pid=os.getpid(), facts=telemetry.facts())
     try:
         telemetry.use(json.loads(getattr(args, "sensors", "{}")))
         if args.command in MEASURING:
+            _leave_memory()
             if args.temporary:
                 os.environ["TMPDIR"] = args.temporary
             _pin(args.cores)
@@ -223,6 +226,17 @@ def _take_priority(nice: int) -> None:
         raise AgentError("priority", f"the system does not allow --nice {nice}: {e.strerror}") from e
 
 
+def _leave_memory() -> None:
+    """Takes no more memory than the device has: a model that asks for more fails, and takes no other program along."""
+    with contextlib.suppress(OSError, ValueError, LookupError):  # a system that does not tell, or allow it
+        with open("/proc/meminfo", encoding="ascii") as f:
+            told = dict(line.split(":", 1) for line in f)
+        free = 1024 * sum(int(told[name].split()[0]) for name in ("MemAvailable", "SwapFree"))
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        most = free if hard == resource.RLIM_INFINITY else min(free, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
 def _pin(cores: Optional[str]) -> None:
     if cores:
         wanted = {int(c) for c in cores.split(",")}
@@ -253,13 +267,19 @@ def _fill(session: Any, files: Dict[str, str]) -> None:
         raise AgentError("usage", f"the model has no input {sorted(unknown)[0]!r}; it has {known}")
     for i, tensor in enumerate(session.inputs):
         if tensor.name not in files:
-            session.write(i, filler(tensor))
+            _write(session, i, filling(tensor))
             continue
-        with open(files[tensor.name], "rb") as f:
-            data = f.read(tensor.nbytes + 1)
-        if len(data) != tensor.nbytes:
+        if os.path.getsize(files[tensor.name]) != tensor.nbytes:
             raise AgentError("usage", f"the data of input {tensor.name!r} are not its {tensor.nbytes} bytes")
-        session.write(i, data)
+        with open(files[tensor.name], "rb") as f:
+            _write(session, i, iter(lambda: f.read(PIECE_BYTES), b""))
+
+
+def _write(session: Any, i: int, pieces: Iterator[bytes]) -> None:
+    at = 0
+    for piece in pieces:
+        session.write(i, piece, at)
+        at += len(piece)
 
 
 def _shapes(args: argparse.Namespace) -> Dict[str, List[int]]:

@@ -233,5 +233,5 @@ def test_a_cache_that_cannot_be_written_to_says_what_names_another(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("EDGEPORT_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UsageError, match=r"edgeport's cache: cannot write to the folder .*; \$EDGEPORT_CACHE names it"):
+    with pytest.raises(UsageError, match=r"cannot write to the folder .*edgeport's cache by \$EDGEPORT_CACHE"):
         files.cache_folder("exports")

@@ -18,7 +18,7 @@ LAYERS = (
     "edgeport errors agent interrupts lifeline scratch",
     "files records progress cleaning targets",
     "protocol",
-    "chatter cost documents origin trust",
+    "chatter confined cost documents origin trust",
     "device_files debian_packages elf",
     "formats",
     "stats catalog attribution inputs layers",
