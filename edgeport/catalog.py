@@ -1,4 +1,4 @@
-"""Finds a model or a device by what the user wrote, and says what he may have meant where there is none.
+"""Finds a model or a device by what the user wrote, and says what they may have meant where there is none.
 
 A model file (of the catalogue or of one's own) holds a factory and may hold, beside it, INPUT_SHAPE (C, H, W) or
 INPUT_SHAPES (full shapes, one an input), PREPROCESSING and PAPER, and recognise(shapes): see Factory.
@@ -106,19 +106,27 @@ def is_artifact(model: str) -> bool:
     return model.lower().endswith(ARTIFACT_SUFFIXES)
 
 
+def check_model(model: str) -> None:
+    """Raises UsageError for what names no network, as far as that can be told without an import."""
+    place, colon, _ = model.rpartition(":")
+    if not colon and model not in model_names():
+        raise UsageError(_unknown_model(model))
+    if place.endswith(".py") and not Path(place).is_file():
+        raise UsageError(f"there is no file {place}{_nearest_file(place)}")
+
+
 def find_factory(model: str) -> Factory:
     """A catalogue name, path/to/file.py:factory or package.module:attribute. Imports what it names.
 
-    Raises UsageError for what does not exist, ExportError with the user's own message where his code raises.
+    Raises UsageError for what does not exist, ExportError with the user's own message where their code raises.
     """
+    check_model(model)
     if ":" in model:
         place, _, attribute = model.rpartition(":")
         module = _user_module(place)
         name = attribute.rpartition(".")[2]
-    elif model in model_names():
-        module, attribute, name = importlib.import_module(f"edgeport.models.{model}"), FACTORY, model
     else:
-        raise UsageError(_unknown_model(model))
+        module, attribute, name = importlib.import_module(f"edgeport.models.{model}"), FACTORY, model
     call = _attribute(module, attribute, model)
     return Factory(
         name=name,
@@ -213,8 +221,22 @@ def _unknown_model(model: str) -> str:
     return f"unknown model {model!r}; the catalogue has {', '.join(known)}, {forms}{nearest(model, known)}"
 
 
+def series_name(model: str) -> str:
+    """What the results of a network are kept under: a name of the catalogue, or the file and the factory in it, since
+    many files have a factory of the same name.
+    """
+    place, colon, attribute = model.rpartition(":")
+    return f"{Path(place).stem if place.endswith('.py') else place}:{attribute}" if colon else model
+
+
+def _nearest_file(place: str) -> str:
+    """What the file may have been meant to be: another one of its folder."""
+    path = Path(place)
+    return nearest(place, [str(path.with_name(p.name)) for p in path.parent.glob("*.py")])
+
+
 def _user_module(place: str) -> ModuleType:
-    if not all(place.split(".")):
+    if not place.endswith(".py") and not all(place.split(".")):
         raise UsageError(f"{place!r} names no module; give path/to/file.py:factory or package.module:attribute")
     if not place.endswith(".py"):
         try:
@@ -228,8 +250,6 @@ def _user_module(place: str) -> ModuleType:
                 raise UsageError(f"there is no module {place!r} here; give package.module:attribute") from e
             raise
     path = Path(place)
-    if not path.is_file():
-        raise UsageError(f"there is no file {place}")
     name = f"edgeport_user_{path.stem}"  # a user's profile.py must not stand in for anybody else's
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -251,7 +271,7 @@ def _folder(model: str) -> Path | None:
 
 @contextlib.contextmanager
 def _importable(folder: Path | None) -> Iterator[None]:
-    """The folder first on sys.path, so that a user's file can import its neighbours as it does when he runs it."""
+    """The folder first on sys.path, so that a user's file can import its neighbours as it does when they run it."""
     if folder is None:
         yield
         return

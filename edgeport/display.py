@@ -24,13 +24,20 @@ class Steps:
         self.console = Console(file=file, highlight=False)
         self._verbose, self._lock = verbose, threading.Lock()
         self._running: dict[str, tuple[float, str]] = {}
+        self._waiting: set[str] = set()
+        self._warnings: set[str] = set()
         self._live: Live | None = None
 
     def __enter__(self) -> "Steps":
-        if self._verbose and self.console.is_terminal:
+        if self._verbose:
+            self._show()
+        return self
+
+    def _show(self) -> None:
+        """On a terminal, the steps that run, from now on."""
+        if self.console.is_terminal and self._live is None:
             self._live = Live(get_renderable=self._rows, console=self.console, refresh_per_second=8, transient=True)
             self._live.start()
-        return self
 
     def __exit__(self, *exception: object) -> None:
         if self._live:
@@ -46,6 +53,12 @@ class Steps:
             began, _ = self._running.get(step, (time.monotonic(), ""))
             self._running[step] = (began, note)
 
+    def waited(self, step: str, note: str) -> None:
+        with self._lock:
+            self._waiting.add(step)
+        self.advanced(step, note)
+        self._show()
+
     def finished(self, step: str, note: str = "") -> None:
         self._end(step, "✓", note)
 
@@ -53,8 +66,11 @@ class Steps:
         self._end(step, "✗", "failed")
 
     def warned(self, text: str) -> None:
+        """Each text once: several devices and files may have the same to tell."""
         with self._lock:
-            self._print(f"warning: {text}", "yellow")
+            if text not in self._warnings:
+                self._warnings.add(text)
+                self._print(f"warning: {text}", "yellow")
 
     def _end(self, step: str, mark: str, note: str) -> None:
         with self._lock:
@@ -70,7 +86,8 @@ class Steps:
         table = Table.grid(padding=(0, 1))
         now = time.monotonic()
         with self._lock:
-            rows = list(self._running.items())
+            shown = self._running if self._verbose else self._running.keys() & self._waiting
+            rows = [(step, self._running[step]) for step in shown]
         for step, (began, note) in rows:
             spin = SPINNER[int(now * 8) % len(SPINNER)]
             table.add_row(

@@ -92,6 +92,7 @@ class _Counter:
         self.graph, self.count_products = graph, count_products
         self.producers, self.consumers = graph.producers(), graph.consumers()
         self.modules = Modules(graph)
+        self.sources: dict[str, str] = {}  # the tensor that each one is stored as
         self.constant = {name for name, tensor in graph.tensors.items() if tensor.constant}
         for node in graph.nodes:
             if node.inputs and self.constant.issuperset(node.inputs):
@@ -138,14 +139,16 @@ class _Counter:
 
     def _stored(self, name: str) -> Tensor | None:
         """A tensor as it is read: what a DequantizeLinear gives is stored in eight bits before that."""
-        seen: set[str] = set()
-        while name not in seen:
-            seen.add(name)
+        seen: list[str] = []
+        while name not in self.sources:
+            seen.append(name)
+            self.sources[name] = name  # which ends a circle
             maker = self.producers.get(name)
-            if maker is None or plain(maker.kind) != "dequantizelinear" or not maker.inputs:
-                break
-            name = maker.inputs[0]
-        return self.graph.tensors.get(name)
+            if maker is not None and plain(maker.kind) == "dequantizelinear" and maker.inputs:
+                name = maker.inputs[0]
+        source = self.sources[name]
+        self.sources |= dict.fromkeys(seen, source)
+        return self.graph.tensors.get(source)
 
     def _written(self, name: str) -> Tensor | None:
         """A tensor as it is written: in eight bits where nothing but a QuantizeLinear reads it."""

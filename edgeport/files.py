@@ -17,11 +17,14 @@ MOST_BYTES = 64_000_000  # of a document that is read whole
 
 def cache_folder(name: str) -> Path:
     """A folder of edgeport's own cache ($EDGEPORT_CACHE, or edgeport under $XDG_CACHE_HOME), made if need be. Only the
-    user has access to it. Raises UsageError where it is another user's.
+    user has access to it. Raises UsageError where it cannot be written to, or is another user's.
     """
     root = os.environ.get("EDGEPORT_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeport"
-    return private_folder(base / name)
+    try:
+        return private_folder(base / name)
+    except UsageError as e:
+        raise UsageError(f"{e} for edgeport's cache by $EDGEPORT_CACHE") from e
 
 
 def data_folder() -> Path:
@@ -105,6 +108,12 @@ def content(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
 def sha256(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def storage_error(text: str) -> str | None:
+    """What a library's text says of a disk that takes no more, in the system's own words, None if it says nothing."""
+    words = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)]
+    return next((word.lower() for word in words if word.lower() in text.lower()), None)
 
 
 def reason(error: OSError) -> str:

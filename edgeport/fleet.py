@@ -4,7 +4,7 @@ import collections
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -39,23 +39,38 @@ class Conditions(msgspec.Struct, frozen=True):
     allow_unstable: bool = False
 
 
+def together(errors: Sequence[EdgeportError]) -> EdgeportError:
+    """The one error, or one that tells of them all."""
+    if len(errors) == 1:
+        return errors[0]
+    kind = UsageError if all(isinstance(e, UsageError) for e in errors) else DeviceError
+    return kind("\n".join(map(str, errors)))
+
+
 class Fleet:
-    """Some jobs. results() may be asked for at any time, and after whatever error. origin: when and on which commit."""
+    """Some jobs. results() may be asked for at any time, and after whatever error. origin: when and on which commit.
+    refused: errors of further devices, by their names, which are known beforehand.
+    """
 
     def __init__(
-        self, jobs: Sequence[Job], conditions: Conditions, progress: Progress, origin: Origin | None = None
+        self,
+        jobs: Sequence[Job],
+        conditions: Conditions,
+        progress: Progress,
+        origin: Origin | None = None,
+        refused: Mapping[str, EdgeportError] | None = None,
     ) -> None:
         self._jobs, self._conditions, self._progress = jobs, conditions, progress
         self._measurements: dict[str, Measurement] = {}
         self._transports: list[Transport] = []
-        self._errors: dict[str, EdgeportError] = {}
+        self._errors: dict[str, EdgeportError] = dict(refused or {})
         self._stopped = threading.Event()
         self._origin = origin
         self._machines: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
 
     def run(self) -> None:
         """Raises the error of the device that failed, or one that names them all, once every other one has ended."""
-        if len(self._jobs) == 1:
+        if len(self._jobs) == 1 and not self._errors:
             self._measure(self._jobs[0])
             return
         threads = [threading.Thread(target=self._try, args=(job,), daemon=True) for job in self._jobs]
@@ -68,9 +83,9 @@ class Fleet:
             self._stop(threads)
             raise
         if self._errors:
-            errors = [self._errors[job.device.name] for job in self._jobs if job.device.name in self._errors]
-            kind = UsageError if all(isinstance(e, UsageError) for e in errors) else DeviceError
-            raise kind("\n".join(map(str, errors)))
+            order = [job.device.name for job in self._jobs]
+            names = sorted(self._errors, key=lambda name: order.index(name) if name in order else -1)
+            raise together([self._errors[name] for name in names])
 
     def results(self) -> list[Result]:
         """Of what was measured at least once, in the order of the jobs."""

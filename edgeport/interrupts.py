@@ -4,13 +4,18 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import NoReturn
 
 HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN_SECONDS = 0.05
 
+IMPORTING = "<frozen importlib._bootstrap>"
+IMPORT_SECONDS = 10.0  # that a signal waits for at most: a user's own file may do anything while it is imported
+
 _by: list[int] = []  # the signals that end this process, the first one first
+_waiting: list[float] = []  # since when a signal waits for an import
 
 
 def listen() -> None:
@@ -19,6 +24,13 @@ def listen() -> None:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _end)
     sys.unraisablehook = _lost
+
+
+def spare_imports() -> None:
+    """From now on a signal waits until what is being imported has been: libraries in C++ abort where it is raised."""
+    for number in HEARD:
+        if signal.getsignal(number) == _end:
+            signal.signal(number, _end_once_imported)
 
 
 def heard() -> bool:
@@ -53,12 +65,32 @@ def _end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
+def _end_once_imported(number: int, frame: FrameType | None) -> None:
+    if not _is_importing(frame):
+        _end(number, frame)
+        return
+    _waiting.append(time.monotonic())
+    if time.monotonic() - _waiting[0] > IMPORT_SECONDS:
+        _end(number, frame)
+    else:
+        _send_again(number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != IMPORTING:
+        frame = frame.f_back
+    return frame is not None
+
+
 def _lost(what: "sys.UnraisableHookArgs") -> None:
     """Where Python can raise nothing, as in a weak reference's callback while it imports, a signal is sent again."""
     if not isinstance(what.exc_value, KeyboardInterrupt) or not _by:
         sys.__unraisablehook__(what)
         return
-    number = _by.pop()
+    _send_again(_by.pop())
+
+
+def _send_again(number: int) -> None:
     main = threading.main_thread().ident
     again = threading.Timer(AGAIN_SECONDS, lambda: signal.pthread_kill(main or 0, number))
     again.daemon = True

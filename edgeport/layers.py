@@ -20,7 +20,7 @@ WINDOWS = (
     *("avgpool1d", "avgpool2d", "avgpool3d", "maxpool1d", "maxpool2d", "maxpool2dwithindices", "maxpool3d"),
     *("averagepool", "averagepool2d", "maxpool", "qlinearaveragepool"),
 )
-MOST_STEPS = 100_000_000  # operators times blocks, beyond which no blocks are looked for
+MOST_STEPS = 10_000_000  # operators and what they read, times blocks, beyond which no blocks are looked for
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +156,7 @@ def find_blocks(
     for key, layer in layers.items():
         if layer.can_join and key in joining:
             joins[layer.module] = joins.get(layer.module, 0) + layer.mac_bytes
-    if len(joins) * len(layers) > MOST_STEPS:
+    if len(joins) * (len(layers) + sum(map(len, inputs.values()))) > MOST_STEPS:
         return []
     blocks = (_block(layers, inputs, module, join_bytes) for module, join_bytes in joins.items())
     return [block for block in blocks if block.operators]

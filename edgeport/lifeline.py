@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import threading
 from collections.abc import Iterator
 
@@ -21,7 +22,8 @@ def held() -> Iterator[int]:
 
 
 def follow() -> None:
-    """In the child: ends it when its standard input ends, whatever it is at."""
+    """In the child: ends it when its standard input ends, whatever it is at. A crash of it leaves no core file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_wait, daemon=True).start()
 
 

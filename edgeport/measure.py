@@ -19,6 +19,12 @@ from edgeport.runner import Runner
 
 # XNNPACK cuts each operator's time to whole microseconds (xnn_get_elapsed_time), which loses half of one on average.
 DELEGATE_CUT_US = 0.5
+LAUNCH_SECONDS = 5.0  # of timed runs, where their number was left to us
+PLANNED_SECONDS = 120.0  # of a measurement, where the number of launches was left to us
+LEAST_LAUNCHES = 2
+LEAST_RUNS = 4  # as the agent has it
+PROFILE_LAUNCHES = 2  # that the profile takes as long as: it runs plain too
+TOLD_SECONDS = 20.0
 MOST_TIMES = 500_000  # of operators in a profile: ONNX Runtime's profiler stops writing at twice as many
 TRACE_TYPES = {"float": "float32", "double": "float64"}  # as ONNX Runtime's profiler calls what has another name
 UNTAKEN = "Failed to set custom allocation for output"  # what LiteRT writes of an output whose size only a run tells
@@ -35,7 +41,9 @@ class Artifact(msgspec.Struct, frozen=True):
 
 class Settings(msgspec.Struct, frozen=True):
     """How to measure. input_shapes: sizes by input name, for those that the file leaves open. values: of some inputs.
-    cool_down: degrees Celsius below which the device is to be before each launch.
+    plans: which of "num_runs" and "launches" may be fewer where the first runs are slow.
+    cool_down: degrees Celsius below which the device is to be before each launch; cool_down_minutes: how long that may
+    take each time.
     """
 
     num_threads: int = 1
@@ -46,7 +54,9 @@ class Settings(msgspec.Struct, frozen=True):
     input_shapes: dict[str, tuple[int, ...]] = {}
     values: Values | None = None
     profile: bool = True
+    plans: frozenset[str] = frozenset()
     cool_down: float | None = None
+    cool_down_minutes: float = 5.0
 
 
 class Measurement:
@@ -66,13 +76,30 @@ class Measurement:
 
     def run(self) -> None:
         """Raises DeviceError. Whatever was measured before that is in results()."""
-        for n in range(self._settings.launches):
+        launches = self._settings.launches
+        for session in self._sessions:
+            session.launch(0, launches)
+        if self._sessions:
+            launches = self._planned()
+        for n in range(1, launches):
             for session in self._sessions:
-                session.launch(n)
+                session.launch(n, launches)
         for session in self._sessions:
             if self._settings.profile:
                 session.run_profile()
             session.finish()
+
+    def _planned(self) -> int:
+        """How many launches there are to be of each file, by what the first ones took; says so where that is long."""
+        round_seconds = max(1e-9, sum(session.seconds() for session in self._sessions))
+        profiles = PROFILE_LAUNCHES if self._settings.profile else 0
+        launches = self._settings.launches
+        if "launches" in self._settings.plans:
+            launches = min(launches, max(LEAST_LAUNCHES, int(PLANNED_SECONDS / round_seconds) - profiles))
+        left = round_seconds * (launches - 1 + profiles)
+        if left >= TOLD_SECONDS:
+            self._sessions[0].tell_plan(launches, len(self._sessions), left)
+        return launches
 
     def results(self) -> list[Result]:
         """Of every artifact of which at least one launch has ended."""
@@ -90,6 +117,7 @@ class _Session:
         self.values = inputs.fitting(settings.values, self.graph) if settings.values else None
         self.shapes = inputs.shapes(self.graph, settings.input_shapes, self.values)
         self.takes_outputs = True
+        self.runs = settings.num_runs
         self.launches: list[Launch] = []
         self.profile: OpProfile | None = None
         self.facts: dict[str, Any] = {}
@@ -97,15 +125,18 @@ class _Session:
         self.cores: tuple[int, ...] = ()
         self.inputs: tuple[TensorInfo, ...] = ()
 
-    def launch(self, n: int) -> None:
-        """One fresh process of plain runs."""
+    def launch(self, n: int, launches: int) -> None:
+        """One fresh process of plain runs. launches: how many there are to be."""
         if n == 0:
             self.progress.started(self.step)
             self._warn_of_assumptions()
-        self.progress.advanced(self.step, f"launch {n + 1} of {self.settings.launches}")
-        messages = self._run("latency", [])
+        self.progress.advanced(self.step, f"launch {n + 1} of {launches}")
+        is_planned = n == 0 and "num_runs" in self.settings.plans
+        messages = self._run("latency", [f"--max-seconds={LAUNCH_SECONDS}"] if is_planned else [])
         samples, ready = messages[protocol.Samples], messages[protocol.Ready]
-        self._check_count(len(samples.ns))
+        self._check_count(len(samples.ns), LEAST_RUNS if is_planned else self.runs)
+        if is_planned and len(samples.ns) > 1:  # benchmark_model tells one of all its runs
+            self.runs = len(samples.ns)
         self.facts, self.cores = protocol.plain(messages[protocol.Hello].facts), ready.cores
         self.version = ready.version or self.runner.library(self.artifact.runtime).version
         self.inputs = tuple(TensorInfo(i.name, i.shape, i.dtype) for i in ready.inputs)
@@ -119,6 +150,19 @@ class _Session:
                 after=protocol.plain(samples.after),
             )
         )
+
+    def seconds(self) -> float:
+        """What its last launch took, about."""
+        last = self.launches[-1]
+        run = sum(last.samples_ns) / len(last.samples_ns)
+        return (last.init_ns + last.first_ns + run * (len(last.samples_ns) + self.settings.warmup_runs)) / 1e9
+
+    def tell_plan(self, launches: int, files: int, seconds: float) -> None:
+        """How long the whole measurement takes from now on, and what makes it shorter."""
+        step = f"plan for {self.runner.device}"
+        told = f"{launches} launches of {self.runs} runs" + (f" for each of {files} files" if files > 1 else "")
+        self.progress.started(step)
+        self.progress.finished(step, f"{told}; some {_duration(seconds)} more (--launches, --num-runs, --no-ops)")
 
     def run_profile(self) -> None:
         """One fresh process with the runtime's profiler on."""
@@ -200,7 +244,7 @@ class _Session:
         common += [f"--cores={','.join(map(str, settings.cores))}"] if settings.cores else []
         common += [f"--input-shape={n}={','.join(map(str, s))}" for n, s in self.shapes.set.items()]
         if settings.cool_down is not None:
-            preflight.cool_down(self.runner, settings.cool_down, self.progress)
+            preflight.cool_down(self.runner, settings.cool_down, settings.cool_down_minutes, self.progress)
         with inputs.stored(self.values) as paths:
             put = self.runner.transport.put
             common += [f"--input-data={name}={put(path)}" for name, path in paths.items()]
@@ -215,19 +259,19 @@ class _Session:
         except DeviceError as e:
             if self.takes_outputs and UNTAKEN in str(e):
                 self.takes_outputs = False
-                self.progress.warned(f"{self.step}: {inputs.OUTPUTS_LEFT}")
+                self.progress.warned(f"{self.artifact.path.name}: {inputs.OUTPUTS_LEFT}")
                 return self._asked(command, options)
             raise type(e)(f"{e}{self._hints()}") from e
 
     def _runs(self, command: str) -> int:
         """As many as were asked for; fewer with the profiler on, where a network has very many operators."""
         most = max(1, MOST_TIMES // max(1, len(self.graph.nodes)))
-        return min(self.settings.num_runs, most) if command == "ops" else self.settings.num_runs
+        return min(self.runs, most) if command == "ops" else self.runs
 
     def _warn_of_assumptions(self) -> None:
         if self.shapes.assumed:
             self.progress.warned(
-                f"{self.step}: the model leaves sizes open, which nobody gave: it runs with "
+                f"{self.artifact.path.name}: the model leaves sizes open, which nobody gave: it runs with "
                 f"{inputs.listed(self.shapes.assumed)}, which is assumed; give --input-shape or --input-data"
             )
 
@@ -252,11 +296,14 @@ class _Session:
         if isinstance(message, protocol.Progress):
             self.progress.advanced(self.step, f"{message.phase} {message.done} of {message.of}")
 
-    def _check_count(self, told: int) -> None:
-        """Of runs. benchmark_model tells one figure of all of them."""
-        if told not in (1, self.settings.num_runs):
-            asked = self.settings.num_runs
-            raise DeviceError(f"{self.runner.device} was asked for {asked} runs and told the times of {told}")
+    def _check_count(self, told: int, least: int) -> None:
+        """Of runs. benchmark_model tells one figure of all of them. least: so many at least, where fewer may do."""
+        if told != 1 and not min(least, self.runs) <= told <= self.runs:
+            raise DeviceError(f"{self.runner.device} was asked for {self.runs} runs and told the times of {told}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def precision_of(graph: Graph) -> str:

@@ -5,7 +5,14 @@ from typing import Any
 
 from edgeport.errors import DeviceError, UsageError
 
+MOST_CORES = 8192  # that Linux can be built for
 FORMS = "big, little, a mask such as 0xf0, or a list such as 4-7 or 2,3"
+
+
+def check(pin: str) -> None:
+    """Raises UsageError for what no device could be pinned to."""
+    if pin and pin not in ("big", "little"):
+        _listed(pin)
 
 
 def cores(pin: str, facts: Mapping[str, Any]) -> tuple[int, ...]:
@@ -50,4 +57,7 @@ def _listed(pin: str) -> tuple[int, ...]:
 
 def _range(part: str) -> range:
     first, dash, last = part.partition("-")
-    return range(int(first), int(last if dash else first) + 1)
+    end = int(last if dash else first)
+    if end >= MOST_CORES:
+        raise ValueError(part)
+    return range(int(first), end + 1)

@@ -10,7 +10,8 @@ from edgeport.errors import DeviceError
 from edgeport.progress import Progress
 from edgeport.runner import Runner
 
-COOLING_SECONDS, LOOK_SECONDS = 900.0, 5.0
+LOOK_SECONDS = 5.0
+STEADY_SECONDS, LEAST_FALL = 120.0, 0.3  # what falls by fewer degrees in so long a time falls no further
 CLOCK_SECONDS = 60.0
 
 
@@ -57,25 +58,49 @@ def objections(device: Device, facts: Mapping[str, Any], snapshot: Mapping[str, 
     return found
 
 
-def cool_down(runner: Runner, celsius: float, progress: Progress) -> None:
-    """Waits until its hottest sensor shows less. Raises DeviceError where it tells no temperature, or stays hot."""
-    step, deadline, waited = f"{runner.device} cools down", time.monotonic() + COOLING_SECONDS, False
-    while True:
-        sensors = runner.state().snapshot["celsius"]
-        if not sensors:
-            raise DeviceError(f"--cool-down: {runner.device} tells no temperature")
-        hottest = max(sensors)
-        if hottest < celsius:
-            break
-        if time.monotonic() > deadline:
+def cool_down(runner: Runner, celsius: float, minutes: float, progress: Progress) -> None:
+    """Waits until its hottest sensor shows less, and tells for how long it may. Raises DeviceError where the device
+    tells no temperature, cools down no further, or is too hot when the minutes are over.
+    """
+    hottest = _hottest(runner)
+    if hottest < celsius:
+        return
+    step, began = f"{runner.device} cools down", time.monotonic()
+    progress.warned(
+        f"{runner.device} is to be below {celsius:g} C before each launch, and is not: waits for at most {minutes:g} "
+        "minutes each time (--cool-down-minutes)"
+    )
+    progress.started(step)
+    coolest, since = hottest, began
+    while hottest >= celsius:
+        now = time.monotonic()
+        if hottest <= coolest - LEAST_FALL:
+            coolest, since = hottest, now
+        why = _in_vain(now - began, now - since, minutes)
+        if why:
+            progress.failed(step)
             raise DeviceError(
-                f"--cool-down: after {COOLING_SECONDS / 60:.0f} minutes {runner.device} is at {hottest:.1f} C and not "
-                f"below {celsius:g} C; cool it, or ask for a higher temperature"
+                f"--cool-down: {runner.device} is at {hottest:.1f} C and not below {celsius:g} C {why}; cool it, or "
+                "ask for a higher temperature"
             )
-        if not waited:
-            progress.started(step)
-        waited = True
-        progress.advanced(step, f"{hottest:.1f} C, waiting for less than {celsius:g} C")
+        left = minutes - (now - began) / 60
+        progress.waited(step, f"{hottest:.1f} C, waits for less than {celsius:g} C, {left:.1f} minutes at most")
         time.sleep(LOOK_SECONDS)
-    if waited:
-        progress.finished(step, f"{hottest:.1f} C")
+        hottest = _hottest(runner)
+    progress.finished(step, f"{hottest:.1f} C")
+
+
+def _in_vain(seconds: float, steady: float, minutes: float) -> str:
+    """Why there is no use in waiting longer, if there is none."""
+    if seconds > minutes * 60:
+        return f"after {minutes:g} minutes (--cool-down-minutes)"
+    if steady > STEADY_SECONDS:
+        return f"and has cooled down no further for {steady / 60:.0f} minutes"
+    return ""
+
+
+def _hottest(runner: Runner) -> float:
+    sensors = runner.state().snapshot["celsius"]
+    if not sensors:
+        raise DeviceError(f"--cool-down: {runner.device} tells no temperature; leave out --cool-down")
+    return float(max(sensors))

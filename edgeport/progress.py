@@ -10,6 +10,10 @@ class Progress(Protocol):
 
     def advanced(self, step: str, note: str) -> None: ...
 
+    def waited(self, step: str, note: str) -> None:
+        """As advanced, for what others are waited for: on a terminal it is shown even to those who want no progress."""
+        ...
+
     def finished(self, step: str, note: str = "") -> None: ...
 
     def failed(self, step: str) -> None: ...
@@ -24,6 +28,9 @@ class Silent:
         pass
 
     def advanced(self, step: str, note: str) -> None:
+        pass
+
+    def waited(self, step: str, note: str) -> None:
         pass
 
     def finished(self, step: str, note: str = "") -> None:

@@ -7,8 +7,8 @@ Schema history of the JSON forms:
        after; an operator's us is of the typical runs, its runs_us of all, and its madds and bytes are null where they
        are unknown; raw.profile.preempted; assumed_shapes; input_data.
        manifest: calibration's held_back, verification's held_back and pieces, an artifact's calibrated and renamed, an
-       int8 file's joins, float_joins and float_operators; top1_agreement may be null. All that came after the first
-       line has a default, so that what was written before it is read
+       int8 file's joins, float_joins, float_operators and worst_db; top1_agreement may be null. All that came after
+       the first line has a default, so that what was written before it is read
 """
 
 from typing import Annotated, Any
@@ -144,10 +144,13 @@ class Quantized(msgspec.Struct, frozen=True):
 
     held_back: samples on which choices were judged, 0 where there were too few to; none of the verdict's are among
     them. tried: signal-to-noise ratio of the worst piece of the outputs for them, in dB, by method, by bound on what
-    shared ranges may cost, and by change of the constants, in the order of trying. changes: those made.
+    shared ranges may cost, and by change of the constants, in the order of trying; where int8 is poor, also of the
+    graph as it was written. changes: those made. worst_db: the same of the form that was chosen, null where none can be
+    judged.
 
     joins: where ranges are shared. float_joins: operators that join and move pieces in float, since their ranges are
-    unlike. float_operators: those that 256 equal steps cannot hold, such as masks and the statistics of a norm.
+    unlike. float_operators: those that 256 equal steps cannot hold, such as masks and the statistics of a norm, and
+    those whose fixed steps their answers fill little of.
     """
 
     method: str
@@ -159,6 +162,7 @@ class Quantized(msgspec.Struct, frozen=True):
     joins: tuple[JoinedRange, ...] = ()
     float_joins: tuple[str, ...] = ()
     float_operators: tuple[str, ...] = ()
+    worst_db: float | None = None
 
 
 class Artifact(msgspec.Struct, frozen=True):

@@ -109,7 +109,7 @@ def hold(runner: Runner, wait: float, progress: Progress) -> Iterator[Runner]:
     def heard(message: Message) -> None:
         if isinstance(message, Waiting):
             progress.started(step)
-            progress.advanced(step, f"by {_since(message)}")
+            progress.waited(step, f"by {_since(message)}")
 
     keeper = _Keeper(process, runner.device)
     try:

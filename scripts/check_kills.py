@@ -39,7 +39,7 @@ from edgeport.errors import EdgeportError
 from edgeport.export import folder as folders
 from edgeport.export.manifest import MANIFEST, read_manifest, whole_artifact
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0  # a busy machine is no failure
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 VERDICTS = (0, 1, 4)  # exit codes of a check that has been at its end, whatever it found
 NETWORK = """
@@ -115,7 +115,7 @@ def tried(
         if n % a_round == 0 or n == kills:
             counts[f"{subject.name}: kills that left something for the next run to remove"] += bool(leftovers(folder))
             wrong += completed(subject, n, folder)
-        sys.stderr.write(f"{subject.name} {n} of {kills}: {draw}, {len(wrong)} wrong\n")
+        sys.stderr.write("\n".join([f"{subject.name} {n} of {kills}: {draw}, {len(wrong)} wrong", *found, ""]))
     return wrong
 
 
@@ -211,7 +211,7 @@ def surroundings(folder: Path) -> Iterator[None]:
         "XDG_CONFIG_HOME": "config",
         "XDG_DATA_HOME": "data",
         "TMPDIR": "tmp",
-        "EDGEPORT_LOCK": "tmp",
+        "EDGEPORT_LOCK": "lock",
     }
     before = dict(os.environ)
     for name, place in own.items():

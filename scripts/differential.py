@@ -221,7 +221,7 @@ def _files(subject: Subject, folder: Path, format: str, record: Record, optimize
 
 def _converter(format: str, captured: Captured, folder: Path) -> Converter:
     program = capture.program(captured.graph, captured.inputs)
-    return Onnx(program, captured) if format == "onnx" else _Tflite(program, captured.graph, folder / "log")
+    return Onnx(program, captured) if format == "onnx" else _Tflite(program, captured, folder / "log")
 
 
 # The verdict

@@ -119,8 +119,10 @@ class Session:
     def version(self) -> str:
         return ""  # the C API does not tell; the host knows which wheel the library came from
 
-    def write(self, i: int, data: bytes) -> None:
-        self._copy(self._ins[i], LOCK_WRITE, data, len(data))
+    def write(self, i: int, data: bytes, at: int = 0) -> None:
+        if at + len(data) > self.inputs[i].nbytes:
+            raise AgentError("usage", f"input {self.inputs[i].name!r} has only {self.inputs[i].nbytes} bytes")
+        self._copy(self._ins[i], LOCK_WRITE, data, len(data), at)
 
     def read(self, i: int) -> bytes:
         return self._copy(self._outs[i], LOCK_READ, b"", self.outputs[i].nbytes)
@@ -258,13 +260,13 @@ class Session:
             )
         return array
 
-    def _copy(self, buffer: Any, mode: int, data: bytes, n: int) -> bytes:
+    def _copy(self, buffer: Any, mode: int, data: bytes, n: int, at: int = 0) -> bytes:
         address = P()
         lock = "LiteRtLockTensorBuffer"
         self._call(lock, [P, C.POINTER(P), C.c_int], buffer, C.byref(address), mode)
         out = b""
         if mode == LOCK_WRITE:
-            C.memmove(address, data, n)
+            C.memmove((address.value or 0) + at, data, n)
         else:
             out = C.string_at(address, n)
         self._call("LiteRtUnlockTensorBuffer", [P], buffer)

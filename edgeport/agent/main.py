@@ -8,15 +8,16 @@ import os
 import resource
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from . import PROTOCOL, litert, ort, telemetry
 from .hold import hold
 from .host import Host
 from .messages import AgentError, emit
-from .tensors import filler
+from .tensors import PIECE_BYTES, filling
 
 RUNTIMES: Dict[str, Any] = {"litert": litert.Session, "onnxruntime": ort.Session}
+LEAST_RUNS = 4
 PROGRESS_NS = 1_000_000_000
 SENSORS_HELP = "JSON: commands that tell what no file does, as lists of words"
 AUTOGROUP = "/proc/self/autogroup"
@@ -24,12 +25,14 @@ AUTOGROUP = "/proc/self/autogroup"
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Runs one command. Returns 0, or 1 after an error that it has printed as a message."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a runtime that crashes leaves no file
     args = _parser().parse_args(argv)
     _leave_no_core_files()
     emit("hello", protocol=PROTOCOL, pid=os.getpid(), facts=telemetry.facts())
     try:
         telemetry.use(json.loads(getattr(args, "sensors", "{}")))
         if args.command in MEASURING:
+            _leave_memory()
             if args.temporary:
                 os.environ["TMPDIR"] = args.temporary
             _pin(args.cores)
@@ -59,7 +62,7 @@ def latency(args: argparse.Namespace) -> None:
     emit("first", ns=time.perf_counter_ns() - start)
     _timed(session, args.warmup_runs, "warm-up")
     before = telemetry.snapshot()
-    samples = _timed(session, args.num_runs, "run")
+    samples = _timed(session, args.num_runs, "run", args.max_seconds)
     emit("samples", ns=samples, before=before, after=telemetry.snapshot())
 
 
@@ -160,10 +163,13 @@ def _open(args: argparse.Namespace, scratch: str = "", sleeps: bool = False) -> 
     return session
 
 
-def _timed(session: Any, runs: int, phase: str) -> List[int]:
-    """Nanoseconds of each run; says that it is alive about once a second, between runs."""
+def _timed(session: Any, runs: int, phase: str, max_seconds: float = 0.0) -> List[int]:
+    """Nanoseconds of each run; says that it is alive about once a second, between runs. max_seconds: after which, and
+    LEAST_RUNS runs, there are no more; 0 for no limit.
+    """
     samples, clock, run = [], time.perf_counter_ns, session.run
     said = clock()
+    late = said + int(max_seconds * 1e9) if max_seconds else None
     gc.disable()
     for n in range(runs):
         start = clock()
@@ -173,6 +179,8 @@ def _timed(session: Any, runs: int, phase: str) -> List[int]:
         if end - said > PROGRESS_NS:
             emit("progress", phase=phase, done=n + 1, of=runs)
             said = clock()
+        if late is not None and end > late and n + 1 >= LEAST_RUNS:
+            break
     gc.enable()
     return samples
 
@@ -224,6 +232,17 @@ def _take_priority(nice: int) -> None:
         raise AgentError("priority", f"the system does not allow --nice {nice}: {e.strerror}") from e
 
 
+def _leave_memory() -> None:
+    """Takes no more memory than the device has: a model that asks for more fails, and takes no other program along."""
+    with contextlib.suppress(OSError, ValueError, LookupError):  # a system that does not tell, or allow it
+        with open("/proc/meminfo", encoding="ascii") as f:
+            told = dict(line.split(":", 1) for line in f)
+        free = 1024 * sum(int(told[name].split()[0]) for name in ("MemAvailable", "SwapFree"))
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        most = free if hard == resource.RLIM_INFINITY else min(free, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
 def _pin(cores: Optional[str]) -> None:
     if cores:
         wanted = {int(c) for c in cores.split(",")}
@@ -254,13 +273,19 @@ def _fill(session: Any, files: Dict[str, str]) -> None:
         raise AgentError("usage", f"the model has no input {sorted(unknown)[0]!r}; it has {known}")
     for i, tensor in enumerate(session.inputs):
         if tensor.name not in files:
-            session.write(i, filler(tensor))
+            _write(session, i, filling(tensor))
             continue
-        with open(files[tensor.name], "rb") as f:
-            data = f.read(tensor.nbytes + 1)
-        if len(data) != tensor.nbytes:
+        if os.path.getsize(files[tensor.name]) != tensor.nbytes:
             raise AgentError("usage", f"the data of input {tensor.name!r} are not its {tensor.nbytes} bytes")
-        session.write(i, data)
+        with open(files[tensor.name], "rb") as f:
+            _write(session, i, iter(lambda: f.read(PIECE_BYTES), b""))
+
+
+def _write(session: Any, i: int, pieces: Iterator[bytes]) -> None:
+    at = 0
+    for piece in pieces:
+        session.write(i, piece, at)
+        at += len(piece)
 
 
 def _shapes(args: argparse.Namespace) -> Dict[str, List[int]]:
@@ -309,6 +334,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--warmup-runs", type=int, default=10)
         if function in (latency, ops):
             sub.add_argument("--num-runs", type=int, default=50)
+        if function is latency:
+            sub.add_argument("--max-seconds", type=float, default=0.0, help="of timed runs; 0 for no limit")
         if function is ops:
             sub.add_argument("--scratch", required=True, help="a folder for what the runtime's profiler writes")
     return parser

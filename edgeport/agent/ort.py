@@ -125,8 +125,10 @@ class Session:
     def version(self) -> str:
         return str(self._base.GetVersionString().decode())
 
-    def write(self, i: int, data: bytes) -> None:
-        C.memmove(self._data[i], data, len(data))
+    def write(self, i: int, data: bytes, at: int = 0) -> None:
+        if at + len(data) > len(self._data[i]):
+            raise AgentError("usage", f"input {self.inputs[i].name!r} has only {len(self._data[i])} bytes")
+        C.memmove(C.byref(self._data[i], at), data, len(data))
 
     def read(self, i: int) -> bytes:
         """The bytes of output i of the last run; its true shape replaces the declared one."""

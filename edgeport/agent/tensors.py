@@ -2,7 +2,7 @@
 
 import array
 import random
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, Iterator, List, NamedTuple, Sequence
 
 from .messages import AgentError
 
@@ -22,6 +22,7 @@ ELEMENT_BYTES = {
     "uint64": 8,
     "float64": 8,
 }
+PIECE_BYTES = 1 << 18  # what an input is filled in, so that filling takes no memory to speak of
 _FLOAT_CODES = {"float32": "f", "float64": "d"}
 
 
@@ -66,17 +67,29 @@ def with_shapes(tensors: Sequence[Tensor], shapes: Dict[str, List[int]], tells_o
 
 
 def filler(tensor: Tensor) -> bytes:
-    """Values to time with: the same on every device. Floats in [0, 1): no denormals; int8 and uint8 any byte;
-    wider integers 0, which is a valid index into anything, and booleans false; but 1 in what is called a mask and is
-    none of padding: with nothing to attend to, a network may take another way than it ever does.
+    """All of the filling at once."""
+    return b"".join(filling(tensor))
+
+
+def filling(tensor: Tensor) -> Iterator[bytes]:
+    """Values to time with, piece by piece: the same on every device. Floats in [0, 1): no denormals; int8 and uint8 any
+    byte; wider integers 0, which is a valid index into anything, and booleans false; but 1 in what is called a mask and
+    is none of padding: with nothing to attend to, a network may take another way than it ever does.
     """
-    n, source = tensor.nbytes, random.Random(0)
+    source, size, left = random.Random(0), ELEMENT_BYTES.get(tensor.dtype, 1), tensor.nbytes
+    while left > 0:
+        n = min(left, PIECE_BYTES)
+        yield _piece(tensor, n // size, size, source)
+        left -= n
+
+
+def _piece(tensor: Tensor, n: int, size: int, source: random.Random) -> bytes:
+    """The next n elements."""
     if tensor.dtype in _FLOAT_CODES:
-        code = _FLOAT_CODES[tensor.dtype]
-        return array.array(code, [source.random() for _ in range(n // ELEMENT_BYTES[tensor.dtype])]).tobytes()
+        return array.array(_FLOAT_CODES[tensor.dtype], [source.random() for _ in range(n)]).tobytes()
     if tensor.dtype in ("int8", "uint8"):
-        return source.getrandbits(8 * n).to_bytes(n, "little") if n else b""
+        return source.getrandbits(8 * n).to_bytes(n, "little")
     if tensor.dtype in ("float16", "bfloat16"):
-        return bytes(n)
-    size, name = ELEMENT_BYTES[tensor.dtype], tensor.name.lower()
-    return int("mask" in name and "pad" not in name).to_bytes(size, "little") * (n // size)
+        return bytes(size * n)
+    name = tensor.name.lower()
+    return int("mask" in name and "pad" not in name).to_bytes(size, "little") * n

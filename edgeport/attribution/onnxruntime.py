@@ -11,10 +11,21 @@ from edgeport.attribution.rows import Attributed, Row
 from edgeport.attribution.shuffles import shuffling
 from edgeport.formats.graph import Graph, Node, Tensor
 
-_SUFFIX = re.compile(
-    r"(_nchwc|_token_\d+|_QuantizeLinear|_DequantizeLinear|_quant|_Output|_scale|_zero_point|/duplicated)+$"
-)
-_WEIGHT_SUFFIX = re.compile(r"(_quantized|_scale|_zero_point|_DequantizeLinear|_Output)+$")
+# What ONNX Runtime and quantizers put behind names, in any number. They are looked for from the end, in reversed names:
+# a pattern that had to end with the name would be tried from each of its characters.
+_SUFFIXES = [
+    "_nchwc",
+    "_QuantizeLinear",
+    "_DequantizeLinear",
+    "_quant",
+    "_Output",
+    "_scale",
+    "_zero_point",
+    "/duplicated",
+]
+_WEIGHT_SUFFIXES = ["_quantized", "_scale", "_zero_point", "_DequantizeLinear", "_Output"]
+_BEHIND = re.compile("(?:{}|[0-9]+_nekot_)+".format("|".join(suffix[::-1] for suffix in _SUFFIXES)))
+_BEHIND_WEIGHTS = re.compile("(?:{})+".format("|".join(suffix[::-1] for suffix in _WEIGHT_SUFFIXES)))
 _PRODUCTS = {"conv", "matmul", "gemm", "convtranspose"}
 
 
@@ -140,6 +151,12 @@ def pair_with_optimized(rows: Sequence[Row], optimized: Graph | None) -> list[No
     return pairs
 
 
+def _stem(name: str, behind: re.Pattern[str]) -> str:
+    """The name without what was put behind it."""
+    found = behind.match(name[::-1])
+    return name[: len(name) - found.end()] if found else name
+
+
 class _Names:
     """Every name in the file that leads to one operator."""
 
@@ -152,16 +169,16 @@ class _Names:
         for node in graph.nodes:
             for name in node.inputs:
                 if graph.tensors.get(name) is not None and graph.tensors[name].constant:
-                    self.readers.setdefault(_WEIGHT_SUFFIX.sub("", name), node)
+                    self.readers.setdefault(_stem(name, _BEHIND_WEIGHTS), node)
 
     def look_up(self, row: Row, executed: Node | None) -> Node | None:
         names = [row.name, *(executed.outputs if executed else ())]
-        stems = [_SUFFIX.sub("", name) for name in names]
+        stems = [_stem(name, _BEHIND) for name in names]
         for name in (*names, *stems):
             found = self.nodes.get(name) or self.producers.get(name)
             if found is not None:
                 return self._product(found) if computes(row.op) else found
-        weights = [_WEIGHT_SUFFIX.sub("", name) for name in (executed.inputs if executed else ())]
+        weights = [_stem(name, _BEHIND_WEIGHTS) for name in (executed.inputs if executed else ())]
         for name in weights if computes(row.op) else ():
             reader = self.readers.get(name)
             if reader is not None:

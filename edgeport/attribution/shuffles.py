@@ -17,7 +17,7 @@ MOVES = (*RESHAPES, *CUTS, *JOINS, "transpose", "gather")
 MOST_ELEMENTS = 4_000_000
 MOST_AXES = 32  # that NumPy has in all versions
 # A file of anybody may have thousands of operators on tensors of this size, one after the other.
-MOST_WORK = 400_000_000
+MOST_WORK, COMPARISON = 400_000_000, 20_000  # elements; what it costs to look at any tensor
 LONGEST_CHAIN = 16  # of operators that together change the places of channels
 
 
@@ -30,7 +30,7 @@ def shuffling(graph: Graph) -> set[int]:
     or flattens stays data.
     """
     found: set[int] = set()
-    work = _Work()
+    work = _Work(graph)
     for region in _regions(graph):
         if any(_cuts_channels(graph, node) for node in region) or _permutes_one_axis(graph, region, work):
             found |= {node.index for node in region}
@@ -38,10 +38,18 @@ def shuffling(graph: Graph) -> set[int]:
 
 
 class _Work:
-    """What a search may still cost. left: in elements; without any, a region counts as one that shuffles nothing."""
+    """What a search may still cost. left: in elements; without any, a region counts as one that shuffles nothing.
+    steps: those that read each tensor as their data.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.left = MOST_WORK
+        self.producers = graph.producers()
+        self.steps: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            if _is_step(node):
+                for name in dict.fromkeys(node.inputs):
+                    self.steps.setdefault(name, []).append(node)
 
 
 def _regions(graph: Graph) -> list[list[Node]]:
@@ -87,21 +95,22 @@ def _permutes_one_axis(graph: Graph, region: Sequence[Node], work: "_Work") -> b
     The chain is run on the numbers 0, 1, 2, ... in place of data, so the answer is exact.
     """
     inside = {node.index for node in region}
-    consumers, producers = graph.consumers(), graph.producers()
-    starts = [node for node in region if _is_step(node) and not _extends(node, producers, inside)]
-    left = [(node, (_start_numbers(graph, node),)) for node in starts]
+    starts = [node for node in region if _is_step(node) and not _extends(node, work.producers, inside)]
+    left: list[tuple[Node, tuple[Any, ...]]] = [(node, ()) for node in starts]
     visited: set[int] = set()
     while left and work.left > 0:
         node, seen = left.pop()
+        if not seen:
+            seen = (_start_numbers(graph, node),)
         numbers = _step(graph, node, seen[-1]) if seen[-1] is not None and node.index not in visited else None
         visited.add(node.index)
         if numbers is None:
             continue
         alike = [before for before in seen if before.ndim == 4 and before.shape == numbers.shape]
-        work.left -= numbers.size * (1 + len(alike))
+        work.left -= (numbers.size + COMPARISON) * (1 + len(alike))
         if any(_rearranges(before, numbers, graph.channel_axis) for before in alike):
             return True
-        following = [n for n in consumers.get(node.outputs[0], []) if n.index in inside and _is_step(n)]
+        following = work.steps.get(node.outputs[0], []) if node.outputs else []
         left += [(n, (*seen, numbers)[-LONGEST_CHAIN:]) for n in following]
     return False
 
@@ -127,7 +136,7 @@ def _step(graph: Graph, node: Node, numbers: Any) -> Any:
     if plain(node.kind) == "transpose":
         order = node.permutation
         return numbers.transpose(order) if order and sorted(order) == list(range(numbers.ndim)) else None
-    out = graph.tensors.get(node.outputs[0])
+    out = graph.tensors.get(node.outputs[0]) if node.outputs else None
     shape = out.shape if out is not None else None
     fits = shape and min(shape) >= 1 and len(shape) <= MOST_AXES and prod(shape) == numbers.size
     return numbers.reshape(shape) if fits else None

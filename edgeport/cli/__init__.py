@@ -29,6 +29,7 @@ CommandLineError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__
 def main() -> NoReturn:
     """Runs the command line and exits: 0, or the exit code that the error means (README has the list)."""
     interrupts.listen()
+    interrupts.spare_imports()
     try:
         interrupts.leave(run(sys.argv[1:]))
     except KeyboardInterrupt:  # another one, while the first one was told of

@@ -6,12 +6,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
 
-from edgeport import display
+from edgeport import catalog, display
 from edgeport.cli.baseline import preprocessing_of
 from edgeport.cli.checks import complain, deliver, destination_file, one_of
 from edgeport.cli.history import recorded
@@ -19,8 +19,11 @@ from edgeport.cli.options import (
     Database,
     DevicesFolder,
     KeepHistory,
+    Pin,
     Quiet,
     Strings,
+    Wait,
+    Wheels,
     complete_device,
     complete_model,
 )
@@ -39,6 +42,7 @@ from edgeport.cli.subjects import (
     is_factory,
     kind_of,
     open_runner,
+    reach,
     shapes_of,
     share,
 )
@@ -74,6 +78,9 @@ def check(
     ] = "1%",
     num_threads: NumThreads = None,
     nice: Nice = 0,
+    pin: Pin = "",
+    wait: Wait = 0.0,
+    wheels: Wheels = None,
     depth: Annotated[int, typer.Option(min=0, help="Of the modules that are named.")] = 2,
     seed: Seed = None,
     format: Annotated[str, typer.Option(help="table, json or markdown.", metavar="FORMAT")] = "table",
@@ -95,8 +102,11 @@ def check(
     """
     from edgeport import baseline as store
     from edgeport import compare as rules
+    from edgeport import pinning
     from edgeport.reports import verdicts
+    from edgeport.sessions import Access
 
+    pinning.check(pin)
     one_of("--format", format, verdicts.FORMATS)
     by = rules.criteria(share("--tolerance", tolerance), None if effect is None else share("--effect", effect), alpha)
     by = msgspec.structs.replace(
@@ -104,7 +114,9 @@ def check(
         size_tolerance=None if size_tolerance == "off" else share("--size-tolerance", size_tolerance),
         accuracy_tolerance=share("--accuracy-tolerance", accuracy_tolerance) if eval_data else None,
     )
-    destinations = [destination_file(path) for path in (output, summary, junit)]
+    flags = {"--output": output, "--summary": summary, "--junit": junit}
+    destinations = [destination_file(path, flag) for flag, path in flags.items()]
+    where = Where(devices, Access(wait, wheels), pin)
     samples = _labelled(eval_data)
     made: list[Any] = []
     with display.steps(not quiet) as progress, recorded(made, history, database) as started:
@@ -122,13 +134,21 @@ def check(
             entries = store.select(store.load(baseline), models, device)
             if not trust_baseline and not store.is_trusted(baseline):
                 _refuse_foreign(entries, models)
-            subjects = _subjects(entries, baseline, bool(models), devices, progress)
+            subjects = _subjects(entries, baseline, bool(models), where, progress)
             tasks = [(s, s.settings(settings, num_threads)) for s in subjects]
             for name in dict.fromkeys(s.place.name for s in subjects):
-                _compare([t for t in tasks if t[0].place.name == name], len(tasks), samples, made, progress)
+                _compare([t for t in tasks if t[0].place.name == name], len(tasks), where, samples, made, progress)
         finally:  # what was decided before something failed is shown all the same
             _report(made, format, depth, destinations)
     return rules.exit_code([rules.outcome(c) for c in made])
+
+
+class Where(NamedTuple):
+    """folder: of --devices. pin: as --pin has it."""
+
+    folder: Path | None
+    access: Any
+    pin: str
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -142,17 +162,19 @@ class Subject(msgspec.Struct, frozen=True):
     def settings(self, settings: Any, num_threads: int | None) -> Any:
         shapes = shapes_of(self.entry.options.input_shapes, is_converted(self.entry.model))
         threads = num_threads or self.entry.result.num_threads
-        return msgspec.structs.replace(settings, num_threads=threads, cores=self.place.cores, input_shapes=shapes)
+        return msgspec.structs.replace(settings, num_threads=threads, input_shapes=shapes)
 
 
-def _compare(tasks: Sequence[tuple[Subject, Any]], total: int, samples: Any, made: list[Any], progress: Any) -> None:
+def _compare(
+    tasks: Sequence[tuple[Subject, Any]], total: int, where: Where, samples: Any, made: list[Any], progress: Any
+) -> None:
     """Those of one device, which is kept for them alone meanwhile: it may go by another name too."""
     from edgeport import session
 
-    with open_runner(tasks[0][0].place, progress) as runner:
+    with open_runner(tasks[0][0].place, where.access, where.pin, progress) as (runner, cores):
         # quick, and the samples may not fit the model
         counted = iter([_accuracy(subject, samples, runner, progress) for subject, _ in tasks])
-        pairs = [(subject.pair, settings) for subject, settings in tasks]
+        pairs = [(subject.pair, msgspec.structs.replace(settings, cores=cores)) for subject, settings in tasks]
         session.compare_all(
             *(runner, pairs, total),
             lambda comparison: made.append(msgspec.structs.replace(comparison, accuracy=next(counted))),
@@ -172,15 +194,16 @@ def _refuse_foreign(entries: Sequence[Any], models: Sequence[str]) -> None:
     )
 
 
-def _subjects(entries: Sequence[Any], folder: Path, named: bool, devices: Path | None, progress: Any) -> list[Subject]:
-    """Everything is exported before anything is measured. devices: the folder of --devices."""
+def _subjects(entries: Sequence[Any], folder: Path, named: bool, where: Where, progress: Any) -> list[Subject]:
+    """Everything is exported before anything is measured, and nothing before every device was reached."""
     from edgeport import baseline as store
 
     together: dict[bytes, list[Any]] = {}  # what one export makes
     for entry in entries:
         key = msgspec.json.encode((entry.model, entry.options, entry.result.device), order="sorted")
         together.setdefault(key, []).append(entry)
-    places = {name: find_place(name, devices) for name in dict.fromkeys(e.result.device for e in entries)}
+    places = {name: find_place(name, where.folder) for name in dict.fromkeys(e.result.device for e in entries)}
+    reach(list(places.values()), [e.model for e in entries], where.access, where.pin, progress)
     found = []
     for group in together.values():
         place = places[group[0].result.device]
@@ -197,8 +220,10 @@ def _now(entry: Any, kept: Sequence[Any], place: Any, named: bool, progress: Any
     """The artifacts that stand in the place of those kept, and the folder of their export."""
     runtimes, precisions = {a.runtime for a in kept}, {a.precision for a in kept}
     runtime = None if len(runtimes) > 1 else runtimes.pop()
+    chosen = ",".join(sorted(precisions))
+    name = None if _called(entry) == entry.model else _called(entry)
     try:
-        return find_artifacts(entry.model, runtime, ",".join(sorted(precisions)), entry.options, place.target, progress)
+        return find_artifacts(entry.model, runtime, chosen, entry.options, place.target, progress, name)
     except UsageError as e:  # it is the baseline that named the model: nobody wrote a wrong command line
         raise e if named else EdgeportError(f"{entry.model} of the baseline: {e}") from e
 
@@ -210,8 +235,15 @@ def _pair(entry: Any, before: Any, candidates: Sequence[Any]) -> Any:
     if after is None:
         there = ", ".join(" ".join(kind_of(a)) for a in candidates)
         raise EdgeportError(f"{entry.model}: the baseline has {' '.join(kind_of(before))}, now there is {there}")
-    name = " ".join([entry.model, *entry.options.assignments, before.precision, before.runtime])
+    name = " ".join([_called(entry), *entry.options.assignments, before.precision, before.runtime])
     return Pair(name, before, after, entry.result)
+
+
+def _called(entry: Any) -> str:
+    """The model as it was given, unless the user gave it a name."""
+    kept = entry.result.model
+    unnamed = (catalog.series_name(entry.model), entry.model.rpartition(":")[2], Path(entry.model).stem)
+    return entry.model if Path(entry.model).is_dir() or kept in unnamed else str(kept)
 
 
 def _labelled(data: Path | None) -> Any:

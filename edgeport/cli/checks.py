@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from edgeport import catalog, cleaning, device_files, errors
-from edgeport.errors import UsageError
+from edgeport.errors import EdgeportError, UsageError
 
 
 def complain(text: str) -> None:
@@ -43,16 +43,16 @@ def one_of(flag: str, word: str, known: Sequence[str]) -> None:
         raise UsageError(f"{flag} {word}: choose from {', '.join(known)}{errors.nearest(word, known)}")
 
 
-def destination_file(output: Path | None) -> Path | None:
+def destination_file(output: Path | None, flag: str = "--output") -> Path | None:
     """Checked before hours of measuring, not after."""
     from edgeport import files
 
     if output is not None:
         files.writable_folder(output.parent)
         if output.is_dir():
-            raise UsageError(f"--output {output} is a folder; name a file")
+            raise UsageError(f"{flag} {output} is a folder; name a file")
         if output.exists() and not output.is_file():
-            raise UsageError(f"--output {output} is no plain file and would be replaced by one; name another")
+            raise UsageError(f"{flag} {output} is no plain file and would be replaced by one; name another")
     return output
 
 
@@ -72,5 +72,9 @@ def deliver(text: str, destination: Path | None) -> None:
         except BrokenPipeError:
             output_closed()
     else:
-        files.write_text(destination, text)
+        try:
+            files.write_text(destination, text)
+        except EdgeportError as e:
+            say(text, end="")  # hours of measuring may be in it
+            raise EdgeportError(f"{e}; what it was to hold is on standard output") from e
         say(destination)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from edgeport import display
-from edgeport.cli.checks import deliver, destination_file, one_of
+from edgeport.cli.checks import deliver, destination_file, listed, one_of
 from edgeport.cli.history import recorded
 from edgeport.cli.options import (
     Calibration,
@@ -19,13 +20,18 @@ from edgeport.cli.options import (
     InputShape,
     KeepHistory,
     MinSqnr,
+    Name,
+    Pin,
     Quiet,
     Set,
     Target,
+    Wait,
     Weights,
+    Wheels,
     complete_model,
 )
 from edgeport.cli.subjects import (
+    PRECISIONS,
     Alpha,
     DeviceName,
     Effect,
@@ -37,12 +43,16 @@ from edgeport.cli.subjects import (
     Runtime,
     Seed,
     Tolerance,
+    check_models,
+    check_name,
+    check_unused,
     find_artifacts,
     find_place,
     how_exported,
     is_converted,
     kind_of,
     open_runner,
+    reach,
     shapes_of,
     share,
 )
@@ -67,6 +77,9 @@ def compare(
     alpha: Alpha = 0.005,
     max_minutes: MaxMinutes = 10.0,
     nice: Nice = 0,
+    pin: Pin = "",
+    wait: Wait = 0.0,
+    wheels: Wheels = None,
     ops: Annotated[bool, typer.Option("--ops/--no-ops", help="Say which modules and operators differ.")] = True,
     depth: Annotated[int, typer.Option(min=0, help="Of the modules.")] = 2,
     seed: Seed = None,
@@ -79,6 +92,7 @@ def compare(
     target: Target = None,
     calibration_data: Calibration = None,
     min_sqnr_db: MinSqnr = MIN_SQNR_DB,
+    name: Name = None,
     allow_emulated: Emulated = False,
     history: KeepHistory = True,
     database: Database = None,
@@ -93,18 +107,27 @@ def compare(
     Example: edgeport compare old.tflite new.tflite --tolerance 1%
     """
     from edgeport import compare as rules
-    from edgeport import inputs
+    from edgeport import inputs, pinning
     from edgeport.reports import View, verdicts
+    from edgeport.sessions import Access
 
+    pinning.check(pin)
+    check_name(name, ())
+    check_models((baseline, candidate))
+    listed("--precision", precision, PRECISIONS)
     one_of("--format", format, verdicts.FORMATS)
     by = rules.criteria(share("--tolerance", tolerance), None if effect is None else share("--effect", effect), alpha)
     destination = destination_file(output)
     place = find_place(device, devices)
     values = inputs.load(input_data) if input_data else None
     how = how_exported(set_, weights, input_shape, target, calibration_data, min_sqnr_db)
+    check_unused((baseline, candidate), how)
+    access = Access(wait, wheels)
     made: list[Any] = []
     with display.steps(not quiet) as progress, recorded(made, history, database) as started:
-        sides = [find_artifacts(m, runtime, precision, how, place.target, progress)[0] for m in (baseline, candidate)]
+        reach([place], (baseline, candidate), access, pin, progress)
+        models = baseline, candidate
+        sides = [find_artifacts(m, runtime, precision, how, place.target, progress, name)[0] for m in models]
         from edgeport import session
 
         pairs = _pairs(sides[0], sides[1], progress)
@@ -112,7 +135,6 @@ def compare(
             criteria=by,
             max_minutes=max_minutes,
             num_threads=num_threads or place.threads,
-            cores=place.cores,
             nice=nice,
             seed=secrets.randbits(32) if seed is None else seed,
             input_shapes=shapes_of(input_shape, is_converted(baseline) and is_converted(candidate)),
@@ -122,8 +144,8 @@ def compare(
             origin=started,
         )
         try:
-            with open_runner(place, progress) as runner:
-                tasks = [(pair, settings) for pair in pairs]
+            with open_runner(place, access, pin, progress) as (runner, cores):
+                tasks = [(pair, msgspec.structs.replace(settings, cores=cores)) for pair in pairs]
                 session.compare_all(runner, tasks, len(tasks), made.append, progress)
         finally:  # what was decided before something failed is shown all the same
             if made:

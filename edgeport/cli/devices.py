@@ -7,15 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeport import catalog, cleaning, device_files, display
+from edgeport import catalog, cleaning, device_files, display, targets
+from edgeport.cli import emulate
 from edgeport.cli.checks import complain, find_device, one_of, say
 from edgeport.cli.options import DevicesFolder, Quiet, Strings, Wait, Wheels, complete_device
 from edgeport.errors import EXIT_FAILURE, DeviceError, EdgeportError, UsageError
 
-app = typer.Typer(rich_markup_mode=None, help="List, add, check and set up the devices to measure on.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    help="List, add, check and set up the devices to measure on.\n\nExample: edgeport devices --format json",
+)
 Name = Annotated[str, typer.Argument(help="A device (edgeport devices).", autocompletion=complete_device)]
 Format = Annotated[str, typer.Option(help="table or json.", metavar="FORMAT")]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+AUTO = "auto"  # the target of a device that is this machine
 HEAD = ("description", "transport", "target")  # written in any case
 
 
@@ -101,6 +106,10 @@ def add(
     ssh_config: Annotated[Path | None, typer.Option(help="Read in place of your own (ssh -F).")] = None,
     workdir: Annotated[str, typer.Option(help="Its folder for what edgeport keeps there.")] = "",
     python: Annotated[str, typer.Option(help="Its Python interpreter.")] = "",
+    target: Annotated[
+        str, typer.Option(help="Whose kernels int8 is made for there.", metavar="|".join((AUTO, *targets.TARGETS)))
+    ] = "",
+    description: Annotated[str, typer.Option(help="What 'edgeport devices' says of it.", metavar="TEXT")] = "",
     here: Annotated[bool, typer.Option("--here", help="Write ./devices/NAME.toml, for this folder alone.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a device of that name.")] = False,
     devices: DevicesFolder = None,
@@ -119,7 +128,10 @@ def add(
     if address.startswith("-") or len(address.split()) > 1:
         raise UsageError(f"--address {address}: write USER@HOST")
     config = str(ssh_config.resolve()) if ssh_config else ""
+    if target:
+        one_of("--target", target, (AUTO, *targets.TARGETS))
     given = {"address": address, "port": port, "ssh_config": config, "workdir": workdir, "python": python}
+    given |= {"target": target, "description": description}
     changes = {key: value for key, value in given.items() if value}
     device = msgspec.structs.replace(find_device(like, devices), name=name, **changes)
     if device.transport == "local" and (address or port):
@@ -136,6 +148,41 @@ def add(
         store.trust(path, device_files.fingerprint(path))
     say(path)
     say(f"next: edgeport devices check {name}")
+
+
+@app.command()
+def forget(
+    name: Name,
+    here: Annotated[bool, typer.Option("--here", help="Delete ./devices/NAME.toml, not yours.")] = False,
+) -> None:
+    """Delete the file of a device that you added. What edgeport keeps on the device stays: see edgeport devices remove.
+
+    Example: edgeport devices forget mypi
+    """
+    from edgeport import trust as store
+
+    path = (device_files.HERE if here else device_files.own_folder()) / f"{name}.toml"
+    if not NAME.fullmatch(name) or not path.is_file():
+        raise UsageError(f"there is no device {name!r} of yours{_where_else(name, path, here)}")
+    if here:
+        store.distrust(path)
+    try:
+        path.unlink()
+    except OSError as e:
+        raise DeviceError(f"cannot delete {path}: {(e.strerror or str(e)).lower()}") from e
+    say(f"{path} is deleted")
+
+
+def _where_else(name: str, path: Path, here: bool) -> str:
+    """Of a device that is not in the folder that was looked into: where it is, or which ones are there."""
+    files = device_files.find()
+    found = (files.counted | files.untrusted).get(name)
+    if found == device_files.HERE / f"{name}.toml" and not here:
+        return f": {found} is this folder's; pass --here to delete it"
+    if found is not None:
+        return f": {found} is edgeport's own, or lies in another folder, and stays"
+    there = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml")))
+    return f" in {path.parent}; " + (f"there is {there}" if there else "it has none")
 
 
 @app.command()
@@ -168,7 +215,7 @@ def check(
 def setup(
     name: Name, wait: Wait = 0.0, wheels: Wheels = None, quiet: Quiet = False, devices: DevicesFolder = None
 ) -> None:
-    """Push what edgeport needs on a device: its agent and the runtimes, some 40 MB, once.
+    """Push what edgeport needs on a device: its agent and the runtimes, 31 MB, once.
 
     profile does so by itself when it first runs.
 
@@ -185,7 +232,7 @@ def setup(
 
 @app.command()
 def remove(name: Name, wait: Wait = 0.0, devices: DevicesFolder = None) -> None:
-    """Remove all that edgeport keeps on a device. Its file stays: delete that by hand.
+    """Remove all that edgeport keeps on a device. Its file stays: edgeport devices forget deletes that.
 
     Example: edgeport devices remove rpi4
     """
@@ -195,6 +242,10 @@ def remove(name: Name, wait: Wait = 0.0, devices: DevicesFolder = None) -> None:
     device = find_device(name, devices)
     where = clean(device, Access(wait), Silent())
     say(f"{name}: {f'removed from {where}' if where else 'edgeport keeps nothing there'}")
+
+
+app.command("android-kit")(emulate.android_kit)
+app.command()(emulate.emulate)
 
 
 def _print_files(path: Path, remark: str) -> None:

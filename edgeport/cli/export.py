@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeport import catalog, display, targets
+from edgeport.cli import newest
 from edgeport.cli.checks import listed, one_of, say
 from edgeport.cli.options import (
     CALIBRATION_METHODS,
@@ -29,7 +30,8 @@ from edgeport.records import MIN_SQNR_DB
 def export(
     model: Model,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The folder to write to. Default: exports/MODEL.")
+        Path | None,
+        typer.Option("--output", "-o", help="The folder to write to. Default: exports/MODEL, or exports/FILE-FACTORY."),
     ] = None,
     set_: Set = [],  # noqa: B006  typer copies it
     weights: Weights = None,
@@ -76,7 +78,7 @@ def export(
             calibration_method=calibration_method,
             max_layers_float=max_layers_float,
         )
-        folder = output or Path("exports") / request.name
+        folder = output or newest.EXPORTS / (name or catalog.series_name(model).replace(":", "-"))
         from edgeport.export import bundle
         from edgeport.export.manifest import MANIFEST
 

@@ -27,9 +27,8 @@ UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 CI_BRANCH = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")
 
 app = typer.Typer(
-    no_args_is_help=True,
     rich_markup_mode=None,
-    help="What was measured before: list it, show it, plot it, pool it with others'.",
+    help="What was measured before: list it, show it, plot it, pool it with others'.\n\nExample: edgeport history",
 )
 
 Kind = Annotated[str | None, typer.Option(help="Default: both.", metavar="profile|comparison")]
@@ -42,6 +41,18 @@ Branch = Annotated[str | None, typer.Option(help="Measured on this branch alone.
 Last = Annotated[int | None, typer.Option(min=0, help="The newest so many; 0 is all.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
 Ids = Annotated[Strings, typer.Argument(metavar="ID...", help="The first digits of an id, as listed.")]
+
+
+@app.callback(invoke_without_command=True)
+def history_(context: typer.Context, database: Database = None) -> None:
+    """What was measured before: list it, show it, plot it, pool it with others'. Without a command it is listed.
+
+    Example: edgeport history
+    """
+    if context.invoked_subcommand is None:
+        list_(database=database)
+    elif database is not None and database != os.environ.get("EDGEPORT_DATABASE"):
+        raise UsageError(f"--database {database}: write it behind '{context.invoked_subcommand}', which it is for")
 
 
 @app.command("list")
@@ -76,7 +87,7 @@ def list_(
     if not found:
         complain(_why_nothing(history, wanted))
     if found or format != "table":
-        title = f"{len(found)} of {history.count(wanted)} results in {history.name}"
+        title = f"{len(found)} of {history.count(wanted)} results in {history.name} (--format csv has every column)"
         deliver(entries.render(found, format, View(width=display.width(sys.stdout)), title), destination)
 
 

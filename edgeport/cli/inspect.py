@@ -89,5 +89,5 @@ def _analysed_network(model: str, assignments: Sequence[str], input_shapes: Sequ
     with chatter.kept_in(files.cache_folder("logs") / "inspect.log"):
         network = capture.make_network(factory, arguments, None)
         captured = capture.capture(network, capture.example_inputs(factory, input_shapes), analysis.PASSES)
-    name = " ".join([factory.name, *assignments])
+    name = " ".join([catalog.series_name(model), *assignments])
     return analysis.analyse(captured, name, count_products=count_products)

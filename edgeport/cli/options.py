@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgeport import catalog, device_files, targets
+from edgeport import catalog, device_files, pinning, targets
 
 Strings = list[str]
 CALIBRATION_METHODS = ("auto", "min-max", "percentile", "mse")  # edgeport.export.ranges has them
@@ -107,6 +107,12 @@ DevicesFolder = Annotated[
         help="A folder of files of devices that you trust. Default: ./devices, as far as you have trusted it.",
     ),
 ]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", help="What to keep the results under. Default: the model's name.", metavar="NAME"),
+]
+Pin = Annotated[str, typer.Option(help=f"Cores to run on: {pinning.FORMS}.", metavar="CORES")]
+AllowUnstable = Annotated[bool, typer.Option("--allow-unstable", help="Measure on a device whose state will mislead.")]
 Wait = Annotated[float, typer.Option(min=0, help="Wait so long where another one is measuring.", metavar="SECONDS")]
 Wheels = Annotated[
     Path | None,

@@ -15,6 +15,8 @@ from edgeport.cli.options import complete_device
 from edgeport.errors import UsageError
 from edgeport.records import MOST_THREADS, ExportOptions
 
+PRECISIONS = ("fp32", "int8")
+
 Tolerance = Annotated[str, typer.Option(help="The slowdown that is no regression: 2% or 0.02.", metavar="SHARE")]
 Effect = Annotated[
     str | None,
@@ -59,12 +61,25 @@ def find_place(device: str, folder: Path | None = None) -> catalog.Device:
 
 
 @contextlib.contextmanager
-def open_runner(place: catalog.Device, progress: Any) -> Iterator[Any]:
-    """A runner on the device, which is kept for it until the block ends."""
-    from edgeport.sessions import Access, open_runner
+def open_runner(place: catalog.Device, access: Any, pin: str, progress: Any) -> Iterator[tuple[Any, tuple[int, ...]]]:
+    """A runner on the device, which is kept for it until the block ends, and the cores to run on: the device's own
+    unless they are pinned.
+    """
+    from edgeport import pinning
+    from edgeport.sessions import open_runner
 
-    with open_runner(place, Access(), progress) as runner:
-        yield runner
+    with open_runner(place, access, progress) as runner:
+        yield runner, pinning.cores(pin, runner.facts()) if pin else place.cores
+
+
+def reach(places: Sequence[catalog.Device], models: Sequence[str], access: Any, pin: str, progress: Any) -> None:
+    """Raises the first device's error of those that cannot be measured on, before any of the models is exported."""
+    if all(is_converted(model) for model in models):
+        return
+    from edgeport import reach
+
+    for error in reach.refusals(places, access, pin, True, progress).values():
+        raise error
 
 
 def is_converted(model: str) -> bool:
@@ -95,27 +110,32 @@ def how_exported(
 
 
 def find_artifacts(
-    model: str, runtime: str | None, precision: str, how: ExportOptions, target: str, progress: Any
+    model: str,
+    runtime: str | None,
+    precision: str,
+    how: ExportOptions,
+    target: str,
+    progress: Any,
+    name: str | None = None,
 ) -> tuple[list[Any], Path]:
     """The files to measure and the folder of their export, which has a manifest unless a file was given. target: of the
-    device, for a model that is exported for it and names no other.
+    device, for a model that is exported for it and names no other. name: to keep their results under.
     """
-    precisions = listed("--precision", precision, ("fp32", "int8"))
+    precisions = listed("--precision", precision, PRECISIONS)
     if is_converted(model):
+        check_models([model])
         path = Path(model)
-        if not path.exists():
-            raise UsageError(f"there is no file {model}")
-        return _artifacts(path, runtime, precisions), path
+        return _artifacts(path, runtime, precisions, name), path
     from edgeport.export import bundle
     from edgeport.runner import local_runner
 
     given = msgspec.structs.asdict(how) | {"target": how.target or target}
     request = make_request(model, **given, formats=_formats(runtime), precisions=precision)
     folder = bundle.export_cached(request, local_runner(), progress)  # which verifies it here
-    return _artifacts(folder, None, precisions), folder
+    return _artifacts(folder, None, precisions, name), folder
 
 
-def _artifacts(path: Path, runtime: str | None, precisions: Sequence[str]) -> list[Any]:
+def _artifacts(path: Path, runtime: str | None, precisions: Sequence[str], name: str | None = None) -> list[Any]:
     """The files to measure: one, or those of an export's folder that run with the runtime at these precisions."""
     from edgeport import formats
     from edgeport.export.manifest import read_manifest, whole_artifact
@@ -128,10 +148,10 @@ def _artifacts(path: Path, runtime: str | None, precisions: Sequence[str]) -> li
         own = runtime_of(path)
         if runtime not in (None, own):
             raise UsageError(f"{path} runs with {own}, not {runtime}")
-        return [Artifact(path, path.stem, own, precision_of(formats.read(path)))]
+        return [Artifact(path, name or path.stem, own, precision_of(formats.read(path)))]
     manifest = read_manifest(path)
     found = [
-        Artifact(whole_artifact(path, a), manifest.model.name, runtime_of(Path(a.file)), a.precision)
+        Artifact(whole_artifact(path, a), name or _series(manifest.model), runtime_of(Path(a.file)), a.precision)
         for a in manifest.artifacts
         if a.precision in precisions and runtime in (None, runtime_of(Path(a.file)))
     ]
@@ -139,6 +159,37 @@ def _artifacts(path: Path, runtime: str | None, precisions: Sequence[str]) -> li
         there = ", ".join(a.file for a in manifest.artifacts)
         raise UsageError(f"{path} has no file for that runtime and precision; it has {there}")
     return found
+
+
+def _series(model: Any) -> str:
+    """What an export's results are kept under: the name that it was given, if it was given one."""
+    default = model.source.rpartition(":")[2].rpartition(".")[2]
+    return catalog.series_name(model.source) if model.name == default else str(model.name)
+
+
+def check_name(name: str | None, models: Sequence[str]) -> None:
+    """Raises UsageError for one that says nothing, or where several models would have it."""
+    if name is not None and not name.strip():
+        raise UsageError("--name is empty; give the name to keep the results under")
+    if name is not None and len(dict.fromkeys(models)) > 1:
+        raise UsageError(f"--name {name}: there are {len(models)} models, which cannot have one name; name one model")
+
+
+def check_models(models: Sequence[str]) -> None:
+    """Raises UsageError for names of nothing, as far as that can be told without running anybody's Python."""
+    for model in models:
+        if not is_converted(model):
+            catalog.check_model(model)
+        elif not Path(model).exists():
+            raise UsageError(f"there is no file {model}")
+
+
+def check_unused(models: Sequence[str], how: ExportOptions) -> None:
+    """Raises UsageError for options of an export where every model has been exported, which could not count."""
+    given = {"--set": how.assignments, "--weights": how.weights, "--calibration-data": how.calibration_data}
+    flag = next((flag for flag, value in given.items() if value), None)
+    if flag and all(is_converted(model) for model in models):
+        raise UsageError(f"{flag} says how a network is exported, and {models[0]} has been; leave out {flag}")
 
 
 def _formats(runtime: str | None) -> str:

@@ -182,7 +182,7 @@ class _Session:
         program = capture.program(self.captured.graph, self.captured.inputs)
         job = self._job()
         if "tflite" in self.request.formats:
-            self.converters.append(Tflite(program, self.captured.graph, self.log))
+            self.converters.append(Tflite(program, self.captured, self.log))
         if "onnx" in self.request.formats:
             self.converters.append(Onnx(program, self.captured))
         self._reference = self._run_network()
@@ -344,12 +344,15 @@ class _Session:
         order = {(f, p): i for i, (f, p) in enumerate((f, p) for f in FORMATS for p in PRECISIONS)}
         self.made.sort(key=lambda m: order[m[1].format, m[1].precision])
         try:
-            with scratch.locked(self.folder):
+            with folders.changing(self.folder, MANIFEST):
                 manifest = self._deliver()
         except OSError as e:
             raise ExportError(f"cannot write to {e.filename or self.folder}: {files.reason(e)}") from e
         if self.failures:
             written = ", ".join(a.file for _, a in self.made) or "nothing"
+            if full := files.storage_error(" ".join(str(why) for _, why in self.failures)):
+                there = f"cannot write to {self.folder}: {full}; make room there, or choose another folder"
+                raise ExportError(f"{there}\nwritten to {self.folder}: {written}")
             # explained only now: it traces the network, which two threads cannot do at once
             told = [f"{s}: {self._explained(s, w) if isinstance(w, ConverterError) else w}" for s, w in self.failures]
             raise ExportError("\n".join([*sorted(told), f"written to {self.folder}: {written}"]))

@@ -14,7 +14,7 @@ import torch
 
 from edgeport import graph, lifeline, targets
 from edgeport.errors import ExportError, causes
-from edgeport.export import capture, crash
+from edgeport.export import as_written, capture, crash
 from edgeport.export.capture import Captured
 from edgeport.export.job import SAMPLES, Converted, Job
 from edgeport.export.lowering import Lowering, UnsupportedError, unknown_nodes
@@ -59,7 +59,7 @@ class Onnx:
         try:
             from edgeport.export import onnx
 
-            yield from onnx.convert(job, self._program, self._int8_program, self._told)
+            yield from onnx.convert(job, self._program, self._int8_program, self._written_program, self._told)
         except Exception as e:  # converters raise what they like
             raise ConverterError(causes(e)) from e
 
@@ -68,6 +68,9 @@ class Onnx:
 
     def _told(self, rewrite: Rewrite) -> None:
         self.passes = (*self.passes, rewrite)
+
+    def _written_program(self) -> torch.export.ExportedProgram:
+        return as_written.program_of(self._captured)
 
     def _int8_program(self, job: Job) -> torch.export.ExportedProgram | None:
         """Of the graph for int8, where that is another one than for floats."""
@@ -90,23 +93,24 @@ class Tflite:
 
     format = "tflite"
 
-    def __init__(self, program: torch.export.ExportedProgram, gm: torch.fx.GraphModule, log: Path) -> None:
-        self._program, self._graph, self._log = program, gm, log
+    def __init__(self, program: torch.export.ExportedProgram, captured: Captured, log: Path) -> None:
+        self._program, self._captured, self._log = program, captured, log
         self._workers: list[subprocess.Popen[str]] = []
         self._starting, self._stopped = threading.Lock(), False  # no worker begins once it is stopped
         self.passes: tuple[Rewrite, ...] = ()
 
     def convert(self, job: Job) -> Iterator[Converted]:
         if not self._lower(job):
-            torch.export.save(self._program, job.graph)
             try:
-                self.passes = msgspec.json.decode(self._work("convert", job), type=tuple[Rewrite, ...])
+                self.passes = self._converted(job, self._program)
             except ConverterError as e:
-                raise ConverterError(e.causes, unknown_nodes(self._graph)) from e
+                raise ConverterError(e.causes, unknown_nodes(self._captured.graph)) from e
         yield Converted("fp32", job.folder / "fp32.tflite")
         if "int8" in job.precisions:
-            quantized = msgspec.json.decode(self._work("quantize", job), type=Quantized)
-            yield Converted("int8", job.folder / "int8.tflite", quantized)
+            path, done = job.folder / "int8.tflite", self._quantized(job)
+            if as_written.is_worth_a_try(job, done):
+                done = self._better(job, path, done)
+            yield Converted("int8", path, done)
 
     def stop(self) -> None:
         with self._starting:
@@ -115,19 +119,37 @@ class Tflite:
             worker.kill()
             worker.wait()
 
+    def _better(self, job: Job, path: Path, done: Quantized) -> Quantized:
+        """Holds the int8 file against one of the graph as it was written, and leaves the better one."""
+        gm, plain = as_written.graph_of(self._captured), as_written.job_for(job)
+        try:
+            _write_lowered(gm, plain)
+        except Exception:  # what the lowering does not take is litert-torch's
+            self._converted(plain, capture.program(gm, self._captured.inputs))
+        other = self._quantized(plain)
+        if as_written.is_better(other, done):
+            (plain.folder / path.name).replace(path)
+        return as_written.told(other, done)
+
+    def _converted(self, job: Job, program: torch.export.ExportedProgram) -> tuple[Rewrite, ...]:
+        torch.export.save(program, job.graph)
+        return msgspec.json.decode(self._work("convert", job), type=tuple[Rewrite, ...])
+
+    def _quantized(self, job: Job) -> Quantized:
+        return msgspec.json.decode(self._work("quantize", job), type=Quantized)
+
     def _lower(self, job: Job) -> bool:
         """Whether edgeport's own lowering knew every operator; the log says which one it did not."""
         try:
-            gm = copy.deepcopy(self._graph)  # the passes for TFLite are not for others
+            gm = copy.deepcopy(self._captured.graph)  # the passes for TFLite are not for others
             passes = graph.run_passes(gm, ("tflite",), only=None if job.optimize else ())
-            data = Lowering(gm).run(job.input_names, job.output_names)
+            _write_lowered(gm, job)
         except UnsupportedError as e:
             self._note(f"converted by litert-torch, because edgeport's own lowering does not know {e}")
             return False
         except Exception:  # a form of an operator that its rule was not written for
             self._note(f"converted by litert-torch, because edgeport's own lowering failed:\n{traceback.format_exc()}")
             return False
-        (job.folder / "fp32.tflite").write_bytes(data)
         self.passes = passes
         return True
 
@@ -152,6 +174,11 @@ class Tflite:
             worker = subprocess.Popen(argv, stdin=line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             self._workers.append(worker)
         return worker
+
+
+def _write_lowered(gm: torch.fx.GraphModule, job: Job) -> None:
+    data = Lowering(gm).run(job.input_names, job.output_names)
+    (job.folder / "fp32.tflite").write_bytes(data)
 
 
 def _ending(code: int, job: Job) -> str:

@@ -100,4 +100,5 @@ def main(path: str, samples: str, count: str) -> int:
 
 
 if __name__ == "__main__":
+    lifeline.follow()
     sys.exit(main(*sys.argv[1:]))

@@ -7,16 +7,20 @@ far back as they go, and so does the softmax, which then sees them as they are.
 Statistics: a square root, a logarithm or a divisor needs its input to a share of its size, where int8 has one step for
 small and large. So the variance of a normalisation stays in float, with the operators that make it, and so does what
 the result scales: one rounding after a normalisation instead of one after each of its operators.
+
+Fixed ranges: the runtimes' integers of a softmax reach from 0 to 1 whatever its answers are, and so do LiteRT's of a
+sigmoid, and those of a tanh from -1 to 1. Answers that fill a small share of it have few steps left.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeport.export import joins
 from edgeport.formats.graph import Graph, Node
 
 Array = NDArray[Any]
@@ -24,9 +28,12 @@ Array = NDArray[Any]
 WIDEST = 32.0  # of what is raised to a power: steps of an eighth, by which a probability is 6% off
 HUGE = 2.0**24  # more than any activation; the runtimes' integers for scales end at 2^31
 OCTAVES_APART = 7  # two groups of numbers: of the steps that reach the larger one the smaller has two
-LOWEST_SHARE = 0.5  # of a softmax's fixed range that its answers fill; less wastes a bit
+# Of its fixed range that an operator's values fill. Less than the first wastes a bit, which counts in what a network
+# answers with, and in what softmaxes weigh; within a network others may waste three, for float takes its time.
+LOWEST_SHARE, LOWEST_INNER_SHARE = 0.5, 0.125
 MOST_VALUES = 1 << 12  # of a tensor and sample that are looked at
 
+FIXED_WIDTHS = {"onnx": {"softmax": 1.0}, "tflite": {"softmax": 1.0, "logistic": 1.0, "tanh": 2.0}}
 PRODUCTS = {
     *("conv", "conv2d", "conv3d", "depthwiseconv2d", "convtranspose", "transposeconv", "gemm", "matmul"),
     *("fullyconnected", "batchmatmul", "einsum"),
@@ -74,6 +81,10 @@ class Values:
     def highest(self, name: str) -> float | None:
         return self._known[name].high if name in self._known else None
 
+    def width(self, name: str) -> float | None:
+        """Of the range that integers need, which has zero in it."""
+        return joins.width((self._known[name].low, self._known[name].high)) if name in self._known else None
+
 
 class _Extent(msgspec.Struct):
     low: float = np.inf
@@ -84,11 +95,11 @@ class _Extent(msgspec.Struct):
 class Watch:
     """Looks at the values that a float network computes, and tells its operators that int8 is to leave in float.
 
-    constant: gives the values of a constant.
+    constant: gives the values of a constant. outputs: tensors that the network answers with.
     """
 
-    def __init__(self, graph: Graph, constant: Callable[[str], Array]) -> None:
-        self._graph, self._values = graph, Values()
+    def __init__(self, graph: Graph, constant: Callable[[str], Array], outputs: Sequence[str] = ()) -> None:
+        self._graph, self._values, self._outputs = graph, Values(), outputs
         nodes = [node for node in graph.nodes if _kind(node) not in PRODUCTS]
         names = {name for node in nodes for name in (*node.inputs, *node.outputs)} & graph.tensors.keys()
         floats = {name for name in names if graph.tensors[name].dtype == "float32"}
@@ -106,13 +117,13 @@ class Watch:
     def operators(self) -> list[str]:
         """By name; the same ever after the first call, by what was seen until then."""
         if self._found is None:
-            self._found = find(self._graph, self._values)
+            self._found = find(self._graph, self._values, self._outputs)
         return self._found
 
 
-def find(graph: Graph, values: Values) -> list[str]:
+def find(graph: Graph, values: Values, outputs: Sequence[str] = ()) -> list[str]:
     """The names of the operators, in the graph's order."""
-    search = _Search(graph, values)
+    search = _Search(graph, values, outputs)
     found = {*search.holding_masks(), *search.of_statistics(), *search.of_small_shares()}
     return [node.name for node in graph.nodes if node.index in found]
 
@@ -124,8 +135,8 @@ def _kind(node: Node) -> str:
 class _Search:
     """Operators go by their index."""
 
-    def __init__(self, graph: Graph, values: Values) -> None:
-        self.graph, self.values = graph, values
+    def __init__(self, graph: Graph, values: Values, outputs: Sequence[str]) -> None:
+        self.graph, self.values, self.outputs = graph, values, outputs
         self.makers, self.reduced = graph.producers(), _reduced(graph)
 
     def holding_masks(self) -> set[int]:
@@ -150,10 +161,25 @@ class _Search:
         return self._with_scaled(found)
 
     def of_small_shares(self) -> set[int]:
-        """Softmaxes over so much that no answer comes near one."""
-        softmaxes = [node for node in self.graph.nodes if _kind(node) == "softmax"]
-        highest = {node.index: self.values.highest(node.outputs[0]) for node in softmaxes}
-        return {index for index, high in highest.items() if high is not None and high < LOWEST_SHARE}
+        """Operators of a fixed range of which their values fill little."""
+        fixed, answers, found = FIXED_WIDTHS.get(self.graph.format, {}), self._answers(), set[int]()
+        for node in self.graph.nodes:
+            kind = _kind(node)
+            width = self.values.width(node.outputs[0]) if kind in fixed else None
+            counts = kind == "softmax" or node.outputs[0] in answers
+            if width is not None and width < fixed[kind] * (LOWEST_SHARE if counts else LOWEST_INNER_SHARE):
+                found.add(node.index)
+        return found
+
+    def _answers(self) -> set[str]:
+        """The outputs, and the tensors that they consist of but for moves, joins and constants."""
+        found = set(self.outputs)
+        for node in reversed(self.graph.nodes):
+            kind, sources = _kind(node), self._computed(node.inputs)
+            keeps = kind in joins.JOINS or kind in joins.MOVES or (kind in POINTWISE and len(sources) == 1)
+            if keeps and not found.isdisjoint(node.outputs):
+                found.update(sources)
+        return found
 
     def _wide_makers(self, name: str) -> set[int]:
         """What makes a wide tensor, and the wide ones that it is made of; products end the way."""

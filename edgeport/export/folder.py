@@ -6,6 +6,7 @@ folder holds: whoever reads or writes the folder next moves the files into place
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgeport import scratch
@@ -15,10 +16,20 @@ from edgeport.files import reason
 COMPLETE = ".edgeport-complete"
 
 
+@contextlib.contextmanager
+def changing(folder: Path, last: str) -> Iterator[None]:
+    """One process at a time changes the folder, after it has finished what a killed one could not. last: the name of
+    the file that tells of the others. Raises OSError.
+    """
+    with scratch.locked(folder):
+        if os.path.lexists(folder / COMPLETE):
+            _move(folder, last)
+        yield
+
+
 def replace(folder: Path, fresh: Path, last: str) -> None:
     """Puts the files of the folder `fresh`, which lies in it, in place of those of the same names. Others stay. Call it
-    under scratch.locked(). last: the name of the file that tells of the others. Raises OSError, and then nothing is
-    changed.
+    while changing(). Raises OSError.
     """
     for name in os.listdir(fresh):
         if (folder / name).is_dir():
@@ -34,8 +45,8 @@ def settle(folder: Path, last: str) -> None:
     if not os.path.lexists(folder / COMPLETE):
         return
     try:
-        with scratch.locked(folder), contextlib.suppress(FileNotFoundError):  # another process finished it
-            _move(folder, last)
+        with changing(folder, last):
+            pass
     except OSError as e:
         raise ModelFileError(
             f"{folder / COMPLETE} holds files of an export that was killed, which cannot be moved into place: "

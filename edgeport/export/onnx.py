@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import msgspec
@@ -12,25 +13,31 @@ import torch
 from onnxscript import optimizer
 
 from edgeport import targets
-from edgeport.export import fold_pixels, pool_means, quantize_onnx, torchlib
+from edgeport.export import as_written, fold_pixels, pool_means, quantize_onnx, torchlib
 from edgeport.export.capture import unique
 from edgeport.export.job import Converted, Job
 from edgeport.formats.names import operator_name
-from edgeport.records import Rewrite
+from edgeport.records import Quantized, Rewrite
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 SPLIT = re.compile(r"_split_\d+$")  # what onnxscript appends to the name of a sequence that it takes apart
 
 Int8Program = Callable[[Job], torch.export.ExportedProgram | None]
+WrittenProgram = Callable[[], torch.export.ExportedProgram]
 Told = Callable[[Rewrite], None]
 
 
 def convert(
-    job: Job, program: torch.export.ExportedProgram, int8_program: Int8Program, told: Told
+    job: Job,
+    program: torch.export.ExportedProgram,
+    int8_program: Int8Program,
+    written_program: WrittenProgram,
+    told: Told,
 ) -> Iterator[Converted]:
     """Writes fp32.onnx, and int8.onnx if asked for; yields each. Its outputs are called as output_names says.
 
-    int8_program: what int8 is made from, None if from the same. told: of what was rewritten in the ONNX model.
+    int8_program: what int8 is made from, None if from the same. written_program: as the network was written, for int8
+    that is poor. told: of what was rewritten in the ONNX model.
     """
     job = msgspec.structs.replace(job, output_names=output_names(job))
     fp32, int8 = job.folder / "fp32.onnx", job.folder / "int8.onnx"
@@ -43,7 +50,19 @@ def convert(
         if job.optimize and targets.is_x86(job.target) and not job.int8_io:
             before = len(model.graph.node)
             told(_rewrite(fold_pixels, fold_pixels.run(model), before, len(model.graph.node)))
-        yield Converted("int8", int8, quantize_onnx.run(model, int8, job))
+        done = quantize_onnx.run(model, int8, job)
+        if as_written.is_worth_a_try(job, done):
+            done = _better(job, written_program(), int8, done)
+        yield Converted("int8", int8, done)
+
+
+def _better(job: Job, program: torch.export.ExportedProgram, path: Path, done: Quantized) -> Quantized:
+    """Holds the int8 file against one of the graph as it was written, and leaves the better one."""
+    plain = as_written.job_for(job)
+    other = quantize_onnx.run(_exported(program, plain, lambda _: None), plain.folder / path.name, plain)
+    if as_written.is_better(other, done):
+        (plain.folder / path.name).replace(path)
+    return as_written.told(other, done)
 
 
 def _rewrite(module: ModuleType, changes: int, before: int, after: int) -> Rewrite:

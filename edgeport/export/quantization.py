@@ -257,6 +257,7 @@ class _Search:
         return Quantized(
             method=self.method,
             held_back=len(self.held) if self.can_judge else 0,
+            worst_db=self.score if self.can_judge else None,
             tried=self.tried if self.can_judge else {},
             changes=tuple(self.changes),
             float_layers=tuple(self.left),

@@ -23,6 +23,7 @@ from edgeport.records import Quantized
 
 BIAS = 2  # which input it is
 WITH_BIAS = ("Conv", "ConvTranspose", "Gemm", "LayerNormalization", "InstanceNormalization", "BatchNormalization")
+NORMS = ("LayerNormalization", "InstanceNormalization", "BatchNormalization")
 ACTIVATION_KINDS = ("Relu", "Clip")
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 # Makes this machine's kernels add products as those of other targets do (onnxruntime_session_options_config_keys.h).
@@ -61,13 +62,13 @@ class OnnxFile:
         self.labels = [pieces[name] for name in self.output_names]
         self._activations_left = _activations_left(model.graph)
         self._template: tuple[tuple[str, ...], onnx.ModelProto] | None = None
-        self._watch = float_operators.Watch(self.graph, self.constant)
+        self._watch = float_operators.Watch(self.graph, self.constant, self.output_names)
 
     def limits(self) -> Mapping[str, Range]:
         return {node.output[0]: span for node, span in self._activations_left}
 
     def needs_float(self) -> list[str]:
-        return [*self._watch.operators(), *_grouped_transposes(self._model.graph)]
+        return list(dict.fromkeys([*self._watch.operators(), *_without_integers(self._model.graph)]))
 
     def layers(self) -> list[Layer]:
         readers, found = self.graph.consumers(), []
@@ -281,10 +282,21 @@ def _unshare_biases(graph: onnx.GraphProto) -> None:
             readers[bias] -= 1
 
 
-def _grouped_transposes(graph: onnx.GraphProto) -> list[str]:
-    """Transposed convolutions of several groups: the quantizer takes one group's channels for all, and fails."""
-    nodes = [node for node in graph.node if node.op_type == "ConvTranspose"]
-    return [n.name for n in nodes if any(a.name == "group" and a.i > 1 for a in n.attribute)]
+def _without_integers(graph: onnx.GraphProto) -> list[str]:
+    """Operators that the quantizer cannot make integers of.
+
+    Of a transposed convolution of several groups it takes one group's channels for all, and fails, as it does for norms
+    over several axes; no norm has a kernel for integers anyway. What a cubic resizing overshoots by, it cuts off.
+    """
+    return [node.name for node in graph.node if node.op_type in NORMS or _is_grouped(node) or _is_cubic(node)]
+
+
+def _is_grouped(node: onnx.NodeProto) -> bool:
+    return node.op_type == "ConvTranspose" and any(a.name == "group" and a.i > 1 for a in node.attribute)
+
+
+def _is_cubic(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Resize" and any(a.name == "mode" and a.s == b"cubic" for a in node.attribute)
 
 
 def _activations_left(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, Range]]:

@@ -49,7 +49,7 @@ class TfliteFile:
         pieces = [labels for labels, is_float in zip(job.pieces().values(), self._floats, strict=True) if is_float]
         self.labels = [labels.transpose(0, 2, 3, 1) if labels.ndim == 4 else labels for labels in pieces]
         self._known = {name.rpartition("#")[0]: name for name in self.graph.tensors}
-        self._watch = float_operators.Watch(self.graph, self.constant)
+        self._watch = float_operators.Watch(self.graph, self.constant, self.output_names)
 
     def limits(self) -> Mapping[str, Range]:
         """None: fused activations are attributes of the operators, whatever the ranges are."""

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from edgeport.cost import convolution_madds, matmul_madds, transposed_convolution_madds
 from edgeport.errors import ModelFileError
+from edgeport.formats import bounds
+from edgeport.formats.bounds import Budget
 from edgeport.formats.graph import Axis, Graph, Node, Tensor
 from edgeport.formats.names import module_of
 from edgeport.records import Quantization, TensorInfo
@@ -28,32 +31,35 @@ def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph
     data = path.read_bytes()
     if data[4:8] != IDENTIFIER:
         raise ModelFileError(f"{path} is not a TFLite model (its identifier is {data[4:8]!r}, not {IDENTIFIER!r})")
-    from ai_edge_litert import schema_py_generated as schema
-
     try:
-        return _Reader(schema, schema.Model.GetRootAs(data, 0), shapes or {}).graph()
+        return _Reader(schema.Model.GetRootAs(data, 0), shapes or {}, Budget(len(data))).graph()
+    except ModelFileError as e:
+        raise ModelFileError(f"{path} is no file that a converter writes: {e}; export it again") from e
+    except MemoryError:
+        raise
     except Exception as e:  # a damaged flatbuffer fails anywhere, with any error that indexing bytes can raise
         raise ModelFileError(f"{path} is a damaged TFLite model ({type(e).__name__}: {e}); export it again") from e
 
 
 class _Reader:
-    def __init__(self, schema: Any, model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
-        self.model, self.subgraph, self.shapes = model, model.Subgraphs(0), shapes
+    def __init__(self, model: Any, shapes: Mapping[str, Sequence[int]], budget: Budget) -> None:
+        self.model, self.subgraph, self.shapes, self.budget = model, model.Subgraphs(0), shapes, budget
         self.kinds = _names(schema.BuiltinOperator)
         self.types = {code: name.lower() for code, name in _names(schema.TensorType).items()}
         self.names = self._io_names()
-        self.known_as = {i: self._known_as(i) for i in _ints(self.subgraph.InputsAsNumpy())}
+        self.known_as = {i: self._known_as(i) for i in self._ints(self.subgraph.InputsAsNumpy())}
         self.tensors = [self._tensor(i) for i in range(self.subgraph.TensorsLength())]
 
     def graph(self) -> Graph:
         ins, outs = self.names
-        inputs = tuple(self._info(i, ins) for i in self.subgraph.InputsAsNumpy())
-        axes = (self._open_axes(i) for i in self.subgraph.InputsAsNumpy())
+        numbers = self._ints(self.subgraph.InputsAsNumpy())
+        inputs = tuple(self._info(i, ins) for i in numbers)
+        axes = (self._open_axes(i) for i in numbers)
         nodes = tuple(self._node(i) for i in range(self.subgraph.OperatorsLength()))
         return Graph(
             format="tflite",
             inputs=inputs,
-            outputs=tuple(self._info(i, outs) for i in self.subgraph.OutputsAsNumpy()),
+            outputs=tuple(self._info(i, outs) for i in self._ints(self.subgraph.OutputsAsNumpy())),
             tensors={t.name: t for t in self.tensors},
             nodes=nodes,
             channel_axis=CHANNEL_AXIS,
@@ -63,10 +69,11 @@ class _Reader:
     def _tensor(self, i: int) -> Tensor:
         t = self.subgraph.Tensors(i)
         buffer = self.model.Buffers(t.Buffer())
-        name = f"{(t.Name() or b'').decode(errors='replace')}#{i}"  # names may repeat, numbers do not
+        name = f"{self.budget.name(t.Name())}#{i}"  # names may repeat, numbers do not
+        known = self.known_as.get(i, name)
         return Tensor(
             name=name,
-            shape=tuple(self.shapes.get(self.known_as.get(i, name), _signature(t))),
+            shape=bounds.sizes(self.shapes[known] if known in self.shapes else _signature(t)),
             dtype=self.types.get(t.Type(), str(t.Type())),
             constant=buffer.DataLength() > 0 or buffer.Offset() > 1,
             quantization=_quantization(t.Quantization()),
@@ -79,11 +86,12 @@ class _Reader:
         signature = self.model.SignatureDefs(0)
         ins = [signature.Inputs(i) for i in range(signature.InputsLength())]
         outs = [signature.Outputs(i) for i in range(signature.OutputsLength())]
-        return tuple({m.TensorIndex(): m.Name().decode() for m in maps} for maps in (ins, outs))  # type: ignore[return-value]
+        told = [{m.TensorIndex(): self.budget.name(m.Name()) for m in maps} for maps in (ins, outs)]
+        return told[0], told[1]
 
     def _known_as(self, i: int) -> str:
         """The name by which a user knows an input."""
-        return self.names[0].get(i) or (self.subgraph.Tensors(i).Name() or b"").decode(errors="replace")
+        return self.names[0].get(i) or self.budget.name(self.subgraph.Tensors(i).Name())
 
     def _info(self, i: int, names: dict[int, str]) -> TensorInfo:
         tensor = self.tensors[i]
@@ -97,9 +105,10 @@ class _Reader:
         kind = self.kinds[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
         custom = kind == "CUSTOM"
         if custom:
-            kind = (code.CustomCode() or b"CUSTOM").decode()
-        inputs = [self.tensors[i] if i >= 0 else None for i in _ints(op.InputsAsNumpy())]
-        outputs = [self.tensors[i] for i in _ints(op.OutputsAsNumpy())]
+            kind = self.budget.name(code.CustomCode()) or "CUSTOM"
+        inputs = [self.tensors[i] if i >= 0 else None for i in self._ints(op.InputsAsNumpy())]
+        outputs = [self.tensors[i] for i in self._ints(op.OutputsAsNumpy())]
+        self.budget.spend(sum(len(t.name) for t in (*inputs, *outputs) if t))
         name = outputs[0].name.rpartition("#")[0] if outputs else ""
         return Node(
             index=index,
@@ -109,11 +118,17 @@ class _Reader:
             outputs=tuple(t.name for t in outputs),
             module=module_of(name),
             custom=custom,
-            madds=None if custom else _madds(kind, inputs, outputs),
+            madds=None if custom else bounds.count(_madds(kind, inputs, outputs)),
             permutation=self._constant(op, 1) if kind == "TRANSPOSE" else None,
             axis=self._axis(kind, op, inputs, outputs),
             indices=self._constant(op, 1) if kind == "GATHER" else None,
         )
+
+    def _ints(self, values: Any) -> list[int]:
+        if isinstance(values, int):  # flatbuffers' way to say that there are none
+            return []
+        self.budget.spend(values.nbytes)
+        return [int(v) for v in values]
 
     def _open_axes(self, i: int) -> tuple[Axis, ...]:
         """Of an input: a file keeps a size beside each that it leaves open, which is what it is run with by default."""
@@ -122,13 +137,14 @@ class _Reader:
         return tuple(Axis(d, stored=int(t.Shape(d)) if d < t.ShapeLength() else 0) for d, size in sizes if size < 1)
 
     def _constant(self, op: Any, position: int) -> tuple[int, ...] | None:
-        """The values of a constant integer input."""
+        """The values of a constant integer input, where they are few."""
         if op.InputsLength() <= position:
             return None
         t = self.subgraph.Tensors(op.Inputs(position))
         data = self.model.Buffers(t.Buffer()).DataAsNumpy()
-        if isinstance(data, int):  # flatbuffers' way to say that there is none
+        if isinstance(data, int) or len(data) > 8 * bounds.MOST_INDICES:  # flatbuffers' way to say that there is none
             return None
+        self.budget.spend(len(data))
         dtype = {"int32": np.int32, "int64": np.int64}.get(self.types[t.Type()])
         return tuple(int(v) for v in data.view(dtype)) if dtype else None
 
@@ -145,17 +161,14 @@ class _Reader:
 
 
 def _signature(t: Any) -> tuple[int, ...]:
-    """The shape of a tensor, -1 where the file leaves a size open."""
+    """The shape of a tensor, -1 where the file leaves a size open; one of more axes than any is cut short."""
     shape = t.ShapeSignature if t.ShapeSignatureLength() else t.Shape
-    return tuple(int(shape(d)) for d in range(t.ShapeSignatureLength() or t.ShapeLength()))
+    rank = t.ShapeSignatureLength() or t.ShapeLength()
+    return tuple(int(shape(d)) for d in range(min(rank, bounds.MOST_RANK + 1)))
 
 
 def _names(enum: Any) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
-
-
-def _ints(values: Any) -> list[int]:
-    return [] if isinstance(values, int) else [int(v) for v in values]
 
 
 def _quantization(q: Any) -> Quantization | None:

@@ -29,7 +29,8 @@ def run(gm: GraphModule) -> int:
                     values[node] = value
     read = [node for node in values if node.op != "get_attr" and _is_tensor(values[node]) and _is_read(node, values)]
     for node in read:
-        constant = add_state(gm, node.name, values[node].clone(), node)
+        name = f"{node.name}_folded"  # torch.export numbers operators anew, and gives one of them the old name
+        constant = add_state(gm, name, values[node].clone(), node)
         constant.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(constant)
     gm.graph.eliminate_dead_code()

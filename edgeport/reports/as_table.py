@@ -27,7 +27,11 @@ def draw(tables: Sequence[rows.Table], view: View) -> str:
             console.print()
         cleaned = _cleaned(table)
         console.print(cleaned.title, markup=False, highlight=False, emoji=False)
-        console.print(_shown(cleaned, view.width))
+        dropped = sorted(_dropped(cleaned, view.width))
+        console.print(_shown(cleaned, view.width, dropped))
+        if dropped:
+            names = ", ".join(cleaned.header[i] for i in dropped)
+            console.print(f"left out for want of width: {names}", markup=False, highlight=False, emoji=False)
     file = console.file
     assert isinstance(file, StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
@@ -38,9 +42,9 @@ def _cleaned(table: rows.Table) -> rows.Table:
     return msgspec.structs.replace(table, title=cleaning.line(table.title), rows=cells)
 
 
-def _shown(table: rows.Table, width: int) -> Table:
-    """With as many of the optional columns as fit; where it is too wide all the same, numbers wrap at their spaces."""
-    columns = [i for i in range(len(table.header)) if i not in _dropped(table, width)]
+def _shown(table: rows.Table, width: int, dropped: Sequence[int]) -> Table:
+    """Without the columns that are dropped; where it is too wide all the same, numbers wrap at their spaces."""
+    columns = [i for i in range(len(table.header)) if i not in dropped]
     fits = _needed(table, columns) <= width
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i in columns:

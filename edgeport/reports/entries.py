@@ -39,7 +39,7 @@ def _table(entries: Sequence[Entry], title: str) -> Table:
         *("id", "kind", "time", "model", "device", "runtime", "precision", "threads", "median ms", "interval"),
         *("verdict", "commit", "branch"),
     )
-    return Table(title, header, tuple(_row(entry) for entry in entries), (7, 8, 9), (7, 9, 12, 6, 11, 4, 1, 10))
+    return Table(title, header, tuple(_row(entry) for entry in entries), (7, 8, 9), (12, 11, 1, 5, 10, 2))
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

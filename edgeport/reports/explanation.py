@@ -99,7 +99,7 @@ def _quantized(artifact: Artifact, done: Quantized, top: int) -> Iterator[Table]
 def _in_float(artifact: Artifact, done: Quantized) -> Iterator[Table]:
     why = {
         "joins pieces of unlike ranges, or moves them": done.float_joins,
-        "holds a mask or a statistic, for which 256 equal steps are too few": done.float_operators,
+        "holds a mask, a statistic or small shares, for which 256 equal steps are too few": done.float_operators,
     }
     rows = tuple((name, reason) for reason, names in why.items() for name in names)
     if rows:

@@ -86,6 +86,12 @@ def _several(results: Sequence[Result]) -> bool:
     return len({r.device for r in results}) > 1
 
 
+def _models(results: Sequence[Result]) -> list[str]:
+    """Of each result, where there are several."""
+    names = [r.model for r in results]
+    return names if len(set(names)) > 1 else []
+
+
 def _place(result: Result) -> str:
     return f"{result.device} (EMULATED)" if result.is_emulated else result.device
 
@@ -126,10 +132,11 @@ def latencies(results: Sequence[Result]) -> Table:
         "verdict",
     )
     rows = tuple(_latency_row(r) for r in results)
-    places = tuple(_place(r) for r in results) if _several(results) else ()
-    if places:
-        header, rows = ("device", *header), tuple((p, *row) for p, row in zip(places, rows, strict=True))
-    shift = len(places) > 0
+    told = {"device": [_place(r) for r in results] if _several(results) else [], "model": _models(results)}
+    added = {name: cells for name, cells in told.items() if cells}
+    for name, cells in added.items():
+        header, rows = (name, *header), tuple((cell, *row) for cell, row in zip(cells, rows, strict=True))
+    shift = len(added)
     numeric, optional = (tuple(i + shift for i in columns) for columns in (range(2, 10), (9, 8, 7, 6)))
     return Table(headline(results), header, rows, numeric, optional)
 
@@ -154,7 +161,9 @@ def classes(results: Sequence[Result]) -> Table:
     """Share and time of each class, results side by side."""
     lines = [{line.key: line for line in breakdown.by_class(r.profile)} for r in results if r.profile]
     devices = [f" {_place(r)}" if _several(results) else "" for r in results]
-    header = ("class", *(f"{r.precision} {r.runtime}{d}" for r, d in zip(results, devices, strict=True)))
+    models = [f"{name} " for name in _models(results)] or [""] * len(results)
+    columns = zip(results, models, devices, strict=True)
+    header = ("class", *(f"{model}{r.precision} {r.runtime}{device}" for r, model, device in columns))
     rows = [(key, *(_share(column[key]) for column in lines)) for key in lines[0]]
     overheads = tuple(f"{stats.overhead(r.profile):+.0%}" for r in results if r.profile)
     aside = tuple(_set_aside(r.profile) for r in results if r.profile)

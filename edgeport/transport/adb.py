@@ -1,6 +1,6 @@
 """An Android phone behind adb, Android's own program, so that people's own set-up works: cable, Wi-Fi, several phones.
 
-A phone has no Python: the first command that needs it unpacks the kit there (scripts/build_android_kit.py makes it).
+A phone has no Python: the first command that needs it unpacks the kit there (edgeport devices android-kit makes it).
 """
 
 import contextlib
@@ -78,7 +78,7 @@ def connect(device: Device) -> Iterator["Adb"]:
 
 
 def default_kit() -> Path:
-    """Where scripts/build_android_kit.py leaves its file, unless it is told otherwise."""
+    """Where edgeport devices android-kit leaves its file, unless it is told otherwise."""
     return files.cache_folder("kit") / KIT
 
 
@@ -169,7 +169,7 @@ class Adb(Posix):
         if not self._kit.is_file():
             raise DeviceError(
                 f"{self.name}: a phone has no Python, and there is no kit for it in {self._kit}; run "
-                "'python scripts/build_android_kit.py', or measure TFLite files with runner = \"benchmark_model\""
+                "'edgeport devices android-kit', or measure TFLite files with runner = \"benchmark_model\""
             )
         folder = f"{self.workdir}/kit/python-{files.sha256(self._kit)[:16]}"
         if self.run(["sh", "-c", WHOLE, "sh", folder]).exit_code:

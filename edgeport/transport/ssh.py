@@ -6,6 +6,7 @@ says; edgeport never asks for less.
 
 import contextlib
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -42,7 +43,7 @@ FAILURES = (
         "IDENTIFICATION HAS CHANGED",
         "host key",
         """its host key is not the one that was known: it was installed anew, or another machine answers.
-  If you know why, forget the old one (ssh-keygen -R HOST), run '{ssh}' once and compare the fingerprint""",
+  If you know why, forget the old one ({forget}), run '{ssh}' once and compare the fingerprint""",
     ),
     (
         "Host key verification failed",
@@ -115,7 +116,8 @@ class Ssh(Posix):
         if code:
             step, remedy = next((step, remedy) for words, step, remedy in FAILURES if words in text)
             said = "".join(f"\n  {line}" for line in text.splitlines() if line.strip(" @"))
-            remedy = remedy.format(ssh=shlex.join(["ssh", *self._where]), where=shlex.join(self._where))
+            where = shlex.join(self._where)
+            remedy = remedy.format(ssh=f"ssh {where}", where=where, forget=_how_to_forget(text))
             raise ConnectError(step, f"{self.name}: {remedy}{said}")
 
     def close(self) -> None:
@@ -137,6 +139,17 @@ class Ssh(Posix):
         if done.exit_code == LOST:
             raise LostConnectionError(f"{self.name}: the connection was lost\n{done.err}".rstrip())
         return Done(exit_code(done.exit_code), done.out, done.err)
+
+
+def _how_to_forget(text: str) -> str:
+    """The command that makes ssh forget a host key: as ssh itself prints it, or put together of what it tells."""
+    printed = re.search(r"^\s*(ssh-keygen -f .+ -R .+?)\s*$", text, re.MULTILINE)
+    if printed:
+        return printed[1]
+    host = re.search(r"Host key for (\S+) has changed", text)
+    file = re.search(r"^Offending .*key in (.+):\d+\s*$", text, re.MULTILINE)
+    options = ["-f", file[1]] if file else []
+    return shlex.join(["ssh-keygen", *options, "-R", host[1] if host else "HOST"])
 
 
 class Carried(Remote):

@@ -1,7 +1,9 @@
 """`edgeport devices`: one's own ones, and what is said of each thing that can be wrong with them."""
 
 import json
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -79,7 +81,11 @@ def test_an_unknown_host_key_is_refused_and_told(own_board: Board, here: Here) -
 def test_a_host_key_that_has_changed_is_refused_and_told(own_board: Board, here: Here) -> None:
     known = own_board.home / "known_hosts"
     known.write_text(f"[127.0.0.1]:{own_board.port} {(own_board.home / 'user.pub').read_text()}")
-    assert failure(here).startswith("host key: its host key is not the one that was known")
+    text = failure(here)
+    assert text.startswith("host key: its host key is not the one that was known")
+    command = shlex.split(text.partition("forget the old one (")[2].partition("), run")[0])
+    subprocess.run(command, check=True, capture_output=True)  # as a user would, who knows why
+    assert failure(here).startswith("host key: its host key is not known here")
 
 
 def test_a_login_that_is_refused_is_told(own_board: Board, here: Here) -> None:
@@ -183,6 +189,31 @@ def test_a_device_that_was_added_is_like_another_but_for_its_address(
     assert "pi@10.0.0.5" in here("devices", "show", "mypi").out
     assert "mypi" in here("devices").out
     assert "--force" in here("devices", "add", "mypi", "--like", "rpi4", code=2).err
+
+
+def test_a_device_that_was_added_says_of_itself_what_it_was_told_to(
+    here: Here, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = ("--target", "x86", "--description", 'the "old"\tbox')
+    here("devices", "add", "box", "--like", "rpi4", "--address", "a", *told)
+    assert catalog.find_device("box").target == "x86"
+    assert catalog.find_device("box").description == 'the "old"\tbox'
+    assert "did you mean x86" in here("devices", "add", "b", "--like", "rpi4", "--target", "x68", code=2).err
+
+
+def test_a_device_that_was_added_can_be_forgotten(here: Here, tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here("devices", "add", "box1", "--like", "rpi4", "--address", "a")
+    here("devices", "add", "box2", "--like", "rpi4", "--address", "a", "--here")
+    assert "pass --here to delete it" in here("devices", "forget", "box2", code=2).err
+    for arguments in (("box1",), ("box2", "--here")):
+        here("devices", "forget", *arguments)
+        assert not {arguments[0]} & set(catalog.device_names())
+    assert "is edgeport's own" in here("devices", "forget", "rpi4", code=2).err
+    for nobody in ("box1", "../box1"):
+        assert f"there is no device {nobody!r} of yours" in here("devices", "forget", nobody, code=2).err
+    assert catalog.find_device("rpi4")
 
 
 def test_a_file_beside_us_takes_the_place_of_the_users_and_of_edgeports(

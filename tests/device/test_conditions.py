@@ -72,9 +72,22 @@ def test_a_launch_waits_until_the_device_is_cool(
     assert shown["raw"]["launches"][0]["before"]["celsius"][0] == 51.5
 
 
-def test_a_device_that_stays_hot_is_told(pi: Board, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "COOLING_SECONDS", -1.0)
-    assert "board is at 48.3 C and not below 40 C" in here("profile", MODEL, *QUICK, "--cool-down", "40", code=3).err
+@pytest.mark.parametrize(
+    ("minutes", "steady_seconds", "why"),
+    [
+        ("0", 120.0, "after 0 minutes (--cool-down-minutes)"),
+        ("90", 0.0, "and has cooled down no further for 0 minutes"),
+    ],
+)
+def test_a_device_that_stays_hot_is_told(
+    minutes: str, steady_seconds: float, why: str, pi: Board, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(preflight, "STEADY_SECONDS", steady_seconds)
+    limits = ("--cool-down", "40", "--cool-down-minutes", minutes)
+    told = here("profile", MODEL, *QUICK, *limits, code=3).err
+    assert f"waits for at most {minutes} minutes each time (--cool-down-minutes)" in told
+    assert f"board is at 48.3 C and not below 40 C {why}" in told
 
 
 def test_cores_are_those_that_were_asked_for_as_the_device_has_them(a_board: Board, here: Here) -> None:

@@ -120,11 +120,30 @@ def test_ctrl_c_leaves_nothing_running_on_the_device(own_board: Board, others: t
     until(lambda: clean(own_board), "the device is clean")
 
 
-def test_a_killed_host_leaves_nothing_running_on_the_device(own_board: Board) -> None:
+def connections(made: Board) -> dict[int, Path]:
+    """The ssh processes of this machine that have a connection to the board open, and the folders of their sockets."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it may end while it is looked at
+            words = path.read_text(errors="replace")
+            control = re.search(r"(?:ControlPath=|^ssh: )(\S+?)/s[\0 ]", words)
+            if control and (str(made.ssh_config) in words or words.startswith("ssh: ")):
+                found[int(path.parent.name)] = Path(control[1])
+    return found
+
+
+def test_a_killed_host_leaves_nothing_running_on_the_device_and_the_next_one_removes_the_rest(
+    own_board: Board, here: Here
+) -> None:
     with running("profile", MODEL, "--device", "board", *SLOW) as process:
         until(lambda: launches(own_board), "a launch")
+        folders = {folder for folder in connections(own_board).values() if folder.is_dir()}
         process.kill()
         until(lambda: clean(own_board), "the device is clean")
+    assert folders
+    works(here)
+    assert not [folder for folder in folders if folder.exists()]
+    until(lambda: not folders & set(connections(own_board).values()), "the connection is closed")
 
 
 def test_a_wedged_agent_is_ended_with_the_session(own_board: Board) -> None:

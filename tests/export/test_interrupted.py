@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import PATIENCE_S, ended, group, network, running, until
+from command_line import PATIENCE_S, Edgeport, ended, group, network, running, until
 
 INTERRUPTED, FAILURE = 130, 3
 MANY = ("--launches=500", "--num-runs=20", "--format=json")
@@ -172,3 +174,94 @@ def test_a_closed_pipe_is_no_error(small: Path) -> None:
         assert process.stderr is not None
         said = process.stderr.read().splitlines()
         assert [line for line in said if not line.startswith("warning: ")] == []  # of whatever else the machine does
+
+
+def test_what_a_killed_export_leaves_is_removed_by_the_next_one(here: Edgeport, tmp_path: Path, scratch: Path) -> None:
+    out = tmp_path / "out"
+    with running("export", network("rare"), "-o", out) as process:
+        until(lambda: children(process, "edgeport.export.worker"), "a converter", process)
+        process.kill()
+        process.wait()
+        assert temporary(out)
+        until(lambda: group(process.pid) == {}, "its converter ends as well")
+    here("export", network("small"), "--formats=onnx", "--precisions=fp32", "-q", "-o", out)
+    assert {p.name for p in out.iterdir()} == {"export.log", "manifest.json", "small.fp32.onnx"}
+    assert temporary(scratch) == []
+
+
+# Folders and disks that fail meanwhile
+
+
+@pytest.fixture
+def limit(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No file may grow beyond so many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (request.param, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def earlier(small: Path, tmp_path: Path) -> Path:
+    """A folder with an export in it, and a file of the user's."""
+    folder = tmp_path / "out"
+    shutil.copytree(small, folder)
+    (folder / "notes.txt").write_text("the user's")
+    return folder
+
+
+def whole(folder: Path) -> dict[str, bytes]:
+    """What is in an export's folder, but for the log."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "export.log"}
+
+
+# the samples do not fit; the samples do, and no converter's file does
+@pytest.mark.parametrize("limit", [60_000, 350_000], indirect=True)
+def test_a_full_disk_is_told_in_a_line_and_the_earlier_export_stays(
+    here: Edgeport, earlier: Path, limit: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = whole(earlier)
+    wide = ("--set", "channels=8", "--set", "classes=20000", "--name", "small")
+    done = here("export", network("small"), *wide, "-q", "-o", earlier, code=3)
+    [said] = [line for line in done.err.splitlines() if line.startswith("edgeport: ")]
+    assert re.search(r"cannot write to .*out: file too large", said)
+    assert whole(earlier) == before
+
+
+def test_a_folder_that_is_removed_meanwhile_is_told_in_a_line(here: Edgeport, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "net.py").write_text(
+        "import shutil\nfrom torch import nn\nINPUT_SHAPE = (3, 16, 16)\n"
+        f"def build() -> nn.Module:\n    shutil.rmtree({str(out)!r})\n    return nn.Conv2d(3, 4, 3)\n"
+    )
+    done = here("export", f"{tmp_path}/net.py:build", "-q", "-o", out, code=3)
+    [said] = [line for line in done.err.splitlines() if line.startswith("edgeport: ")]
+    assert f"cannot write to {out}: no such file or directory" in said
+    assert not out.exists()
+
+
+def test_a_damaged_export_in_the_cache_is_made_anew(
+    here: Edgeport, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EDGEPORT_CACHE", str(tmp_path / "cache"))
+    words = ("profile", network("small"), "--runtime=onnxruntime", "--precision=fp32", "--launches=1", "--num-runs=1")
+    here(*words, "--no-ops", "-q")
+    [path] = (tmp_path / "cache" / "exports").glob("*/*.onnx")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])  # as after a power cut
+    here(*words, "--no-ops", "-q")
+    assert path.read_bytes() == whole
+
+
+def test_a_report_that_cannot_be_written_is_on_standard_output(here: Edgeport, small: Path, tmp_path: Path) -> None:
+    """What was measured is not lost with the folder that was to take it."""
+    report = tmp_path / "reports" / "small.json"
+    (tmp_path / "net.py").write_text("")
+    model = small / "small.fp32.onnx"
+    with running("profile", model, *MANY, "--no-history", "-o", report) as process:
+        watch_launches(process, how_many=3)
+        shutil.rmtree(report.parent)
+        interrupt(process)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert len(results(out)) == 1
+    assert "Traceback" not in err

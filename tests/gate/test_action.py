@@ -58,9 +58,10 @@ def test_no_verdict_may_be_a_warning_and_a_regression_never_is(tmp_path: Path) -
     assert act(tmp_path / "again", 1, inconclusive="warn")[0] == 1
 
 
-def test_a_baseline_with_which_nothing_was_compared_never_passes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("baseline", ["nowhere", ""])
+def test_a_baseline_with_which_nothing_was_compared_never_passes(tmp_path: Path, baseline: str) -> None:
     """As where its path is wrong."""
-    ended, outputs, _, said = act(tmp_path, 4, measured=False, inconclusive="warn", baseline="nowhere")
+    ended, outputs, _, said = act(tmp_path, 4, measured=False, inconclusive="warn", baseline=baseline)
     assert (ended, outputs["outcome"]) == (4, "failure")
     assert "::error" in said
 

@@ -1,15 +1,18 @@
 """What a baseline keeps, and what becomes of a folder that is not one."""
 
 import json
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from crashes import each_step
 from small_models import small_onnx, small_tflite
 from small_results import result
 
-from edgeport import baseline, files
-from edgeport.errors import ModelFileError, NothingComparedError, UsageError
+from edgeport import baseline, files, scratch
+from edgeport.errors import EdgeportError, ModelFileError, NothingComparedError, UsageError
 from edgeport.records import BaselineEntry, ExportOptions
 
 
@@ -154,3 +157,51 @@ def test_an_empty_baseline_is_no_pass(folder: Path) -> None:
     kept = baseline.save(folder, [])
     with pytest.raises(NothingComparedError):
         baseline.select(kept, [], [])
+
+
+def test_a_save_that_is_killed_at_any_step_leaves_a_whole_baseline_and_the_next_one_nothing_else(
+    folder: Path, model: Path, tmp_path: Path
+) -> None:
+    first = entry(model)
+    newer = tmp_path / "newer.tflite"
+    newer.write_bytes(model.read_bytes() + b"\0")
+    second = entry(newer)
+
+    def prepare() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        baseline.save(folder, [(first, model)])
+
+    for _ in each_step(lambda: baseline.save(folder, [(second, newer)]), prepare):
+        found = baseline.load(folder).entries
+        assert found in ((first,), (second,))
+        assert baseline.artifact(folder, found[0]).path.is_file()
+        for place in (folder, folder / baseline.OBJECTS):
+            scratch.remove_abandoned(place)  # as another process does first
+        baseline.save(folder, [(first, model)])
+        assert objects(folder) == [f"{first.result.sha256}.tflite"]
+        assert sorted(p.name for p in folder.iterdir()) == [baseline.INDEX, baseline.OBJECTS]
+
+
+def test_saves_side_by_side_lose_no_entry(folder: Path, model: Path) -> None:
+    entries = [entry(model, source=f"net.py:build{n}") for n in range(8)]
+    threads = [threading.Thread(target=baseline.save, args=(folder, [(e, model)])) for e in entries]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(e.model for e in baseline.load(folder).entries) == [e.model for e in entries]
+
+
+def test_a_save_that_fails_leaves_what_was_there_and_nothing_else(folder: Path, model: Path, tmp_path: Path) -> None:
+    first = entry(model)
+    baseline.save(folder, [(first, model)])
+    newer = tmp_path / "newer.tflite"
+    newer.write_bytes(model.read_bytes() + b"\0")
+    gone = tmp_path / "gone.tflite"
+    gone.write_bytes(model.read_bytes() + b"\0\0")
+    made = [(entry(newer), newer), (entry(gone, source="gone"), gone)]
+    gone.unlink()
+    with pytest.raises(EdgeportError, match="cannot write"):
+        baseline.save(folder, made)
+    assert baseline.load(folder).entries == (first,)
+    assert objects(folder) == [f"{first.result.sha256}.tflite"]

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_exports import export
 from small_models import small_onnx, small_tflite
 from small_results import result
 
@@ -16,7 +17,7 @@ from edgeport import baseline, cli, documents, files
 from edgeport.cli.subjects import _artifacts
 from edgeport.errors import ModelFileError, ResultFileError
 from edgeport.export.manifest import MANIFEST, read_manifest
-from edgeport.records import SCHEMA, BaselineEntry, ExportOptions
+from edgeport.records import BaselineEntry, ExportOptions
 from edgeport.reports import View, as_json
 
 DEEP = b"[" * 200_000
@@ -36,19 +37,6 @@ def test_depth_is_that_of_brackets_and_not_of_text(value: Any) -> None:
 
 def test_text_that_does_not_end_is_read_once() -> None:
     assert documents._depth(b'"' + b'\\"[' * 300_000) == 0
-
-
-def export(folder: Path, **change: Any) -> Path:
-    """An export's folder of one file, of which the manifest says what is changed."""
-    path = small_onnx(folder / "small.fp32.onnx")
-    facts = {"samples": 1, "max_absolute_error": 0.0, "max_relative_error": 0.0, "sqnr_db": None, "top1_agreement": 1.0}
-    named = {"file": path.name, "format": "onnx", "precision": "fp32", "sha256": files.sha256(path)}
-    artifact = {**named, "size_bytes": 1, "inputs": [], "outputs": [], "verification": facts, **change}
-    model = {"name": "small", "source": "s", "arguments": {}, "parameters": 1, "weights": None, "weights_sha256": ""}
-    samples = {"source": "s", "samples": 1, "sha256": "0" * 64}
-    manifest = {"schema": SCHEMA, "model": model, "target": "x86", "calibration": samples, "versions": {}}
-    (folder / MANIFEST).write_text(json.dumps({**manifest, "artifacts": [artifact]}))
-    return folder
 
 
 def test_a_file_of_an_export_is_the_one_that_was_exported(tmp_path: Path) -> None:

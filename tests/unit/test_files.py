@@ -226,3 +226,12 @@ def test_a_device_file_is_not_replaced_by_a_report(capsys: pytest.CaptureFixture
 
     assert cli.run(["inspect", "mobilenet_v2", "-o", "/dev/null"]) == 2
     assert "no plain file" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_to_says_what_names_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EDGEPORT_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UsageError, match=r"cannot write to the folder .*edgeport's cache by \$EDGEPORT_CACHE"):
+        files.cache_folder("exports")

@@ -549,7 +549,7 @@ def test_a_history_that_cannot_be_written_loses_no_result(
 
 
 def test_a_database_that_means_nothing_is_told_before_anything_is_measured(run: Run, tmp_path: Path) -> None:
-    done = run("no.tflite", "--database=mysql://host/x", command="profile", code=2)
+    done = run(small_tflite(tmp_path / "a.tflite"), "--database=mysql://host/x", command="profile", code=2)
     assert "mysql:// is not known" in done.err
     assert done.out == ""
 
@@ -575,8 +575,8 @@ def test_a_table_has_a_row_a_result_and_fits(pooled: Path, run: Run, monkeypatch
     out = run("list").out
     assert out.startswith("6 of 6 results in")
     lines = out.splitlines()
-    rows = [line.split() for line in lines if "2026-11-0" in line]
-    assert [row[0] for row in rows] == [entry_of(r).id[:10] for r in SIX]
+    ids = [entry_of(r).id[:10] for r in SIX]
+    assert [line.split()[0] for line in lines if line.strip().startswith(tuple(ids))] == ids
     assert max(map(len, lines)) <= 80
 
 
@@ -737,3 +737,30 @@ def test_a_plot_names_models_devices_versions_and_what_is_emulated() -> None:
     drawn = trend.render([entry_of(r) for r in results], "svg").decode()  # each text is a comment beside its outlines
     for text in ("shufflenet_v2 on local", "shufflenet_v2 on qemu, EMULATED", "2.0, then 2.1", "4 threads"):
         assert text in drawn
+
+
+# Alone, and in a narrow terminal
+
+KEPT = ("id", "model", "device", "precision", "threads", "median", "interval")
+
+
+def test_history_alone_lists(filled: History, run: Run) -> None:
+    assert "6 of 6 results in" in run("--database", filled.name).out
+    assert "write it behind 'list'" in run("--database", filled.name, "list", code=2).err
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_what_tells_results_apart_is_shown_in_every_width_and_what_is_left_out_is_told(
+    width: int, filled: History
+) -> None:
+    text = entries.render(filled.entries(Filter()), "table", View(width=width), "title")
+    header = text.splitlines()[2]
+    told = text.splitlines()[-1]
+    assert all(name in header for name in KEPT), header
+    assert "branch" not in header
+    assert told.startswith("left out for want of width: ")
+    assert "branch" in told
+
+
+def test_where_all_columns_fit_nothing_is_left_out(filled: History) -> None:
+    assert "left out" not in entries.render(filled.entries(Filter()), "table", View(width=300), "title")

@@ -1,26 +1,25 @@
 """Emulated devices, one of each for all tests: a Raspberry Pi behind a real sshd, a phone behind the real adb client.
 
-Where the machine cannot have them (scripts/virtual_devices.py says why) the tests are skipped, but not in CI.
+Where the machine cannot have them (edgeport devices emulate says why) the tests are skipped, but not in CI.
 """
 
 import contextlib
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from command_line import EDGEPORT
 from once import made_once
 
 from edgeport import catalog, cli, device_files
 from edgeport.catalog import Device
 
-ROOT = Path(__file__).resolve().parents[3]
-SCRIPT = ROOT / "scripts" / "virtual_devices.py"
+DEVICES = (*EDGEPORT, "devices")
 SURROUNDINGS = dict(os.environ)  # as they were before the tests made their own: the devices' roots are kept for long
 READY_S = 300
 KIT = "android.tar"
@@ -47,7 +46,7 @@ class Emulated(NamedTuple):
 @contextlib.contextmanager
 def started(name: str, folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Emulated]]:
     """It ends with the block, and with this process."""
-    command = [sys.executable, str(SCRIPT), "start", name, "--foreground", "--folder", str(folder), *options]
+    command = [*DEVICES, "emulate", name, "--foreground", "--folder", str(folder), *options]
     log = folder.with_suffix(".log")
     with log.open("wb") as f:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=f, stderr=f, env=SURROUNDINGS)
@@ -72,9 +71,13 @@ def virtual_devices(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def make_roots() -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "make"], env=SURROUNDINGS, capture_output=True, text=True, check=False
-    )
+    for kind in ("pi", "android"):
+        make_root(kind)
+
+
+def make_root(kind: str) -> None:
+    command = [*DEVICES, "emulate", kind, "--make"]
+    done = subprocess.run(command, env=SURROUNDINGS, capture_output=True, text=True, check=False)
     if done.returncode == 2:  # what this machine does not allow, said in red at the end
         pytest.skip(f"NOT TESTED: the emulated Raspberry Pi and phone: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
@@ -96,7 +99,7 @@ def one_phone(virtual_devices: None, android_kit: Path, tmp_path_factory: pytest
 def android_kit(virtual_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
         folder.mkdir()
-        command = [sys.executable, str(ROOT / "scripts" / "build_android_kit.py"), "-o", str(folder / KIT)]
+        command = [*DEVICES, "android-kit", "-o", str(folder / KIT)]
         subprocess.run(command, env=SURROUNDINGS, check=True)
 
     return made_once(tmp_path_factory, "kit", make) / KIT

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from edgeport import catalog
 from edgeport.sessions import Access, runner_on
 from edgeport.transport import open_transport
 
-from .conftest import READY_S, SCRIPT, SURROUNDINGS, Emulated, started
+from .conftest import DEVICES, READY_S, SURROUNDINGS, Emulated, started
 
 
 def processes(folder: Path) -> list[int]:
@@ -81,15 +80,21 @@ def test_a_pi_tells_its_throttled_bits(pi: Emulated, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("virtual_devices")
 def test_a_device_in_the_background_is_stopped_by_name(tmp_path: Path) -> None:
+    folder, surroundings = tmp_path / "it", {**SURROUNDINGS, "XDG_CONFIG_HOME": str(tmp_path / "config")}
 
-    folder = tmp_path / "it"
-    command = [sys.executable, str(SCRIPT)]
-    done = subprocess.run(
-        [*command, "start", "pi", "--folder", str(folder)], env=SURROUNDINGS, capture_output=True, text=True, check=True
-    )
-    assert "emulated-pi.toml" in done.stdout
-    again = [*command, "start", "pi", "--folder", str(folder)]
-    assert subprocess.run(again, env=SURROUNDINGS, capture_output=True, check=False).returncode == 2
-    subprocess.run([*command, "stop", "pi", "--folder", str(folder)], env=SURROUNDINGS, check=True)
+    def emulate(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [*DEVICES, "emulate", "pi", "--folder", str(folder), *options]
+        return subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
+
+    done = emulate("--add")
+    added = tmp_path / "config" / "edgeport" / "devices" / "emulated-pi.toml"
+    assert done.returncode == 0, done.stderr
+    assert str(added) in done.stdout
+    assert catalog.read_device(added).transport == "ssh"
+    again = emulate()
+    assert again.returncode == 2
+    assert "runs already" in again.stderr
+    assert "has ended" in emulate("--stop").stdout
     assert not processes(folder)
     assert not folder.exists()
+    assert "does not run" in emulate("--stop").stdout

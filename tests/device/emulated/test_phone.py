@@ -20,7 +20,7 @@ from edgeport.sessions import Access, hold, runner_on
 from edgeport.transport import Transport, open_transport
 
 from ..conftest import Here
-from .conftest import ROOT, Emulated
+from .conftest import Emulated
 
 HOSTILE = [
     "",
@@ -129,7 +129,7 @@ def test_a_damaged_python_is_found_and_unpacked_anew(phone: Emulated) -> None:
 def test_a_phone_without_a_kit_is_told_how_to_make_one(phone: Emulated) -> None:
     with (
         open_transport(phone.device(android_kit="none.tar")) as transport,
-        pytest.raises(DeviceError, match=r"no kit for it in .*none\.tar.*\n?.*build_android_kit"),
+        pytest.raises(DeviceError, match=r"no kit for it in .*none\.tar.*\n?.*devices android-kit"),
     ):
         _ = transport.python
 
@@ -197,10 +197,10 @@ def test_a_phone_is_left_as_it_was_where_the_cable_is_pulled(phone: Emulated, ru
 @contextlib.contextmanager
 def another(folder: Path, state: str) -> Iterator[str]:
     """One more that adb knows of. Yields its serial."""
-    port, script = _free_port(), ROOT / "scripts" / "virtual_adbd.py"
+    port = _free_port()
     folder.mkdir()
     options = ["--root", str(folder), "--port", str(port), "--state", state]
-    process = subprocess.Popen([sys.executable, str(script), *options])
+    process = subprocess.Popen([sys.executable, "-m", "edgeport.emulated.adbd", *options])
     serial = f"127.0.0.1:{port}"
     try:
         start = time.monotonic()

@@ -1,8 +1,5 @@
 """Makes what a phone needs to run edgeport's agent: a small Python and its C library, from Debian's packages for ARM.
 
-    python scripts/build_android_kit.py                      # into edgeport's cache, where --device android finds it
-    python scripts/build_android_kit.py -o android-kit.tar   # to take elsewhere: android_kit = "..." in a device's file
-
 EXPERIMENTAL: it has run on an emulated phone, not yet on a real one. A phone has no Python and another C library than
 the runtimes' wheels are made for; so the kit brings both, and starts Python through the C library's own loader, which
 Android lets the adb shell's user do. Nothing on the phone changes but one folder below /data/local/tmp.
@@ -10,7 +7,6 @@ Android lets the adb shell's user do. Nothing on the phone changes but one folde
 Needs a Debian system (or a container of one) with network access to its packages, and no root.
 """
 
-import argparse
 import io
 import shutil
 import subprocess
@@ -18,15 +14,12 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
-import debian_packages
-import elf
-
-from edgeport import files
+from edgeport import debian_packages, elf, files
 from edgeport.errors import EdgeportError
-from edgeport.transport.adb import KIT_PYTHON, KIT_SUMS, PAGE_BYTES, default_kit
+from edgeport.progress import Progress
+from edgeport.transport.adb import KIT_PYTHON, KIT_SUMS, PAGE_BYTES
 
 PACKAGES = ("python3-minimal", "libpython3-stdlib", "libffi8", "libgcc-s1", "libstdc++6")
 LIBRARIES = "usr/lib/aarch64-linux-gnu"
@@ -51,29 +44,22 @@ LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ens
 LIMIT_BYTES = 25_000_000
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the tar file (default: in edgeport's cache)")
-    args = parser.parse_args(argv)
-    try:
-        output = args.output or default_kit()
-        with tempfile.TemporaryDirectory(prefix="edgeport-kit-") as folder:
-            debian, kit = Path(folder, "debian"), Path(folder, "kit")
-            print("Fetching Python for ARM from Debian's packages", file=sys.stderr)
-            debian_packages.unpack(PACKAGES, "arm64", debian)
-            gather(debian, kit)
-            check(kit)
-            write(kit, output)
-    except EdgeportError as e:
-        print(f"build_android_kit: {e}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        return 130
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB; experimental: try it with 'edgeport devices check android'")
-    return 0
+def make(output: Path, progress: Progress) -> None:
+    """Makes the kit. Raises EdgeportError, also where Debian's packages cannot be had here."""
+    step = "android kit"
+    progress.started(step)
+    files.writable_folder(output.parent)
+    with tempfile.TemporaryDirectory(prefix="edgeport-kit-") as folder:
+        debian, kit = Path(folder, "debian"), Path(folder, "kit")
+        progress.advanced(step, "Python for ARM from Debian's packages")
+        debian_packages.unpack(PACKAGES, "arm64", debian)
+        gather(debian, kit, progress)
+        check(kit)
+        write(kit, output)
+    progress.finished(step, f"{output.stat().st_size / 1e6:.1f} MB")
 
 
-def gather(debian: Path, kit: Path) -> None:
+def gather(debian: Path, kit: Path, progress: Progress) -> None:
     """The kit's files: bin/python3, lib/*.so and the standard library where Python looks for it beside itself."""
     library = next((debian / "usr/lib").glob("python3.*"))
     inside = kit / "lib" / library.name
@@ -86,7 +72,7 @@ def gather(debian: Path, kit: Path) -> None:
         for found in (library / "lib-dynload").glob(f"{name}.*.so"):
             shutil.copy(found, inside / "lib-dynload")
     shutil.copy(library / "os.py", inside)  # the file by which Python knows its own folder
-    _zip_library(library, kit / "lib" / f"{library.name.replace('.', '')}.zip")
+    _zip_library(library, kit / "lib" / f"{library.name.replace('.', '')}.zip", progress)
 
 
 def check(kit: Path) -> None:
@@ -119,7 +105,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def _zip_library(library: Path, target: Path) -> None:
+def _zip_library(library: Path, target: Path, progress: Progress) -> None:
     """Compiled, so that a phone need not at every start: by a Python of the same version, as the format is its own."""
     python = _same_python(library.name.removeprefix("python"))
     if python:
@@ -127,7 +113,7 @@ def _zip_library(library: Path, target: Path) -> None:
         compiler = [python, "-m", "compileall", "-q", "-b", "-s", str(library), "-x", skipped, str(library)]
         subprocess.run(compiler, check=True, stdout=subprocess.DEVNULL)
     else:
-        print("No Python of Debian's version is here to compile its library: it will start slowly", file=sys.stderr)
+        progress.warned("no Python of Debian's version is here to compile its library: it starts slowly")
     suffix = ".pyc" if python else ".py"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(library.rglob(f"*{suffix}")):
@@ -140,7 +126,3 @@ def _same_python(version: str) -> str | None:
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return sys.executable
     return shutil.which(f"python{version}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ without encryption, shell v2, and sync with the second version of stat. Commands
 "shell" (2000), without the variables of this process; files are written below /data/local/tmp alone. --state makes it a
 phone on which nobody has confirmed the question whether to trust this computer, or one that does not answer.
 
-    python scripts/virtual_adbd.py --root ROOT --port 6000
+    python -m edgeport.emulated.adbd --root ROOT --port 6000
     adb connect 127.0.0.1:6000
 """
 
