@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 SCHEMA_VERSION = 3
 SIGNATURE = "serving_default"
 # Of operators that are written in a form which the first version did not have.
-VERSIONS = {"TRANSPOSE_CONV": 3}  # with a bias
+VERSIONS = {"BROADCAST_TO": 2, "TRANSPOSE_CONV": 3}  # the only one, and the one with a bias
 TENSOR_TYPES = {
     "float32": schema.TensorType.FLOAT32,
     "int32": schema.TensorType.INT32,

@@ -921,3 +921,7 @@ def _pad_from_inside(lowering: Lowering, node: Node, value: Value, pads: Sequenc
             inputs = [value.tensor, lowering.constant(taken, "places")]
             value = lowering.emit(node, "GATHER", inputs, sizes, value.order, options)
     return value
+
+
+# Rules of other modules, which know the names above.
+from edgeport.export import lowering_movement, lowering_normalisations  # noqa: E402, F401
