@@ -6,6 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -132,7 +133,9 @@ class Tflite:
         return as_written.told(other, done)
 
     def _converted(self, job: Job, program: torch.export.ExportedProgram) -> tuple[Rewrite, ...]:
-        torch.export.save(program, job.graph)
+        archive = BytesIO()  # torch's own writer of files ends the process where the disk is full
+        torch.export.save(program, archive)
+        job.graph.write_bytes(archive.getbuffer())
         return msgspec.json.decode(self._work("convert", job), type=tuple[Rewrite, ...])
 
     def _quantized(self, job: Job) -> Quantized:
