@@ -157,10 +157,26 @@ def _run_tflite(path: Path, given: Arrays) -> list[list[Array]]:
     interpreter.allocate_tensors()
     for sample in zip(*given, strict=True):
         for details, array in zip(interpreter.get_input_details(), sample, strict=True):
-            interpreter.set_tensor(details["index"], array)
+            interpreter.set_tensor(details["index"], _quantized(array, details))
         interpreter.invoke()
-        rows.append([interpreter.get_tensor(d["index"]).copy() for d in interpreter.get_output_details()])
+        rows.append([_real(interpreter.get_tensor(d["index"]), d) for d in interpreter.get_output_details()])
     return rows
+
+
+def _quantized(array: Array, details: dict[str, Any]) -> Array:
+    """As an input takes it: the stock tools' int8 files take int8."""
+    scale, zero = details["quantization"]
+    if details["dtype"] != np.int8 or not scale:
+        return array
+    return np.clip(np.round(array / scale) + zero, -128, 127).astype(np.int8)
+
+
+def _real(array: Array, details: dict[str, Any]) -> Array:
+    """What the numbers of an output stand for, in memory of their own."""
+    scale, zero = details["quantization"]
+    if details["dtype"] != np.int8 or not scale:
+        return array.copy()
+    return (array.astype(np.float64) - zero) * scale
 
 
 def _error(expected: Array, found: Array) -> float:
