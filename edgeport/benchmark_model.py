@@ -79,7 +79,7 @@ class BenchmarkModel(Runner, frozen=True):
     def state(self) -> State:
         """Its facts and its date: the temperature, the frequencies and what else runs stay unknown."""
         date = self.transport.run(["date", "+%s"]).out.strip()
-        now = float(date) if date.isdigit() else None
+        now = protocol.whole_number(date)
         return State(self.facts(), protocol.plain(protocol.Telemetry(unix_time=now)))
 
     def _facts(self) -> protocol.Facts:
@@ -194,8 +194,8 @@ def _row(fields: dict[str, str], delegate: bool) -> Row:
     value = {key.split("_", 2)[2]: text for key, text in fields.items() if key.startswith("c_")}
     index = fields["name"].rpartition(":")[2]
     us = float(value["avg_ms"]) * 1e3 * max(1.0, float(value.get("times_called", 1)))
-    number = int(index) if index.isdigit() else -1
-    return Row(fields["type"].strip(), "delegate" if delegate else "runtime", number, (us,))
+    number = protocol.whole_number(index)
+    return Row(fields["type"].strip(), "delegate" if delegate else "runtime", -1 if number is None else number, (us,))
 
 
 def _flags(given: dict[str, str], shapes: Sequence[str]) -> list[str]:

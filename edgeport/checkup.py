@@ -13,6 +13,7 @@ from edgeport.catalog import Device
 from edgeport.errors import ConnectError, DeviceError
 from edgeport.probe import System, abi_refusal, probe, python_refusal
 from edgeport.progress import Silent
+from edgeport.protocol import whole_number
 from edgeport.runner import Runner
 from edgeport.sessions import Access, fitting_library, hold
 from edgeport.transport import Transport, open_transport
@@ -163,9 +164,10 @@ def _space(transport: Transport) -> Step:
 def _free_bytes(transport: Transport) -> int:
     done = transport.run(["df", "-Pk", "--", transport.workdir])
     fields = done.out.splitlines()[-1].split() if done.out.strip() else []
-    if len(fields) < 4 or not fields[3].isdigit():
+    free = whole_number(fields[3]) if len(fields) > 3 else None
+    if free is None:
         raise DeviceError(f"df does not tell how much is free: {done.err.strip() or done.out.strip()}")
-    return int(fields[3]) * 1024
+    return free * 1024
 
 
 def _right_answer(runner: Runner, runtime: str) -> str:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from edgeport.protocol import whole_number
 from edgeport.transport import Transport
 
 OLDEST_PYTHON = (3, 8)
@@ -40,7 +41,7 @@ def probe(transport: Transport) -> System:
     return System(
         machine=told.get("machine", ""),
         system=told.get("system", ""),
-        bits=int(told["bits"]) if told.get("bits", "").isdigit() else 0,
+        bits=whole_number(told.get("bits", "")) or 0,
         libc=_version(told.get("libc", "").removeprefix("glibc ")),
         python=_version(told.get("python", "")),
         modules=told.get("modules") == "all",
@@ -75,8 +76,10 @@ def python_refusal(system: System, python: str) -> str | None:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    parts = text.split(".")
-    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
+    """() for what is none."""
+    parts = [whole_number(part) for part in text.split(".")]
+    known = [part for part in parts if part is not None]
+    return tuple(known) if len(known) == len(parts) else ()
 
 
 def _dotted(version: tuple[int, ...]) -> str:

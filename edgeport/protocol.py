@@ -34,6 +34,12 @@ Shape = Annotated[tuple[Annotated[int, Meta(ge=-1, le=2**62)], ...], Meta(max_le
 Few = Meta(max_length=65_536)  # cores, sensors, governors
 
 
+def whole_number(text: str) -> int | None:
+    """The number that a device's other words spell, None where they are no number of at most 18 digits."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
     """Any of those below."""
 

@@ -168,7 +168,8 @@ def _quantized(array: Array, details: dict[str, Any]) -> Array:
     scale, zero = details["quantization"]
     if details["dtype"] != np.int8 or not scale:
         return array
-    return np.clip(np.round(array / scale) + zero, -128, 127).astype(np.int8)
+    whole: Array = np.clip(np.round(array / scale) + zero, -128, 127).astype(np.int8)
+    return whole
 
 
 def _real(array: Array, details: dict[str, Any]) -> Array:
@@ -176,7 +177,8 @@ def _real(array: Array, details: dict[str, Any]) -> Array:
     scale, zero = details["quantization"]
     if details["dtype"] != np.int8 or not scale:
         return array.copy()
-    return (array.astype(np.float64) - zero) * scale
+    values: Array = (array.astype(np.float64) - zero) * scale
+    return values
 
 
 def _error(expected: Array, found: Array) -> float:

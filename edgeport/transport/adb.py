@@ -15,6 +15,7 @@ import msgspec
 from edgeport import files, scratch
 from edgeport.catalog import Device
 from edgeport.errors import ConnectError, DeviceError, LostConnectionError, UsageError
+from edgeport.protocol import whole_number
 from edgeport.transport.posix import GET_SECONDS, Posix
 from edgeport.transport.process import GOODBYE_SECONDS, Done, Probe, Process, Remote, run
 from edgeport.transport.shell import exit_code, quoted
@@ -119,10 +120,10 @@ class Adb(Posix):
         """Whether the kit can run there: it asks more of a phone than Android promises."""
         abi, pages, seccomp, about = (self.run(["sh", "-c", script]).out.strip() for script in PROBES)
         yield Probe("ABI", abi == ABI, f"{about}, {abi}" if abi == ABI else f"{abi}; edgeport's kit needs {ABI}")
-        fits = pages.isdigit() and int(pages) <= PAGE_BYTES
-        wanted = (
-            f"{int(pages) // 1024} KB" if fits else f"{pages or 'unknown'}; the kit fits up to {PAGE_BYTES // 1024} KB"
-        )
+        size = whole_number(pages)
+        fits = size is not None and size <= PAGE_BYTES
+        most = f"the kit fits up to {PAGE_BYTES // 1024} KB"
+        wanted = f"{size // 1024} KB" if size is not None and fits else f"{pages or 'unknown'}; {most}"
         yield Probe("pages", fits, wanted)
         done = self.run([*self.python, "-c", "import ctypes, sys; print(sys.version.split()[0])"])
         filtered = "no filter" if seccomp == "0" else f"mode {seccomp or 'unknown'}"
@@ -155,9 +156,10 @@ class Adb(Posix):
 
     def _finished(self, done: Done) -> Done:
         words, told, code = done.err.rpartition(f"\n{ENDED}")
-        if not told:
+        ended = whole_number(code)
+        if not told or ended is None:
             raise LostConnectionError(f"{self.name}: the connection was lost\n{done.err or done.out}".rstrip())
-        return Done(exit_code(int(code)), done.out, words)
+        return Done(exit_code(ended), done.out, words)
 
     def _send(self, path: Path, target: str, timeout: float) -> Done:
         done = run(["adb", "-s", self._serial, "push", str(path), target], timeout)
@@ -198,9 +200,9 @@ class Carried(Remote):
         return self._ended is None
 
     def _keep_line(self, line: str) -> None:
-        code = line.removeprefix(ENDED)
-        if code != line and code.isascii() and code.isdigit() and len(code) <= 3:
-            self._ended = int(code)
+        code = whole_number(line.removeprefix(ENDED)) if line.startswith(ENDED) else None
+        if code is not None:
+            self._ended = code
         elif line:  # what ends it begins a line of its own, after an empty one
             super()._keep_line(line)
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from edgeport import files
 from edgeport.errors import DeviceError, LostConnectionError
+from edgeport.protocol import whole_number
 from edgeport.transport.process import RUN_SECONDS, Done, Probe, Process, run
 
 GET_SECONDS = 600.0
@@ -142,7 +143,8 @@ class Posix:
     def _free(self) -> str:
         lines = self.run(["df", "-Pk", "--", self.workdir]).out.splitlines()
         fields = lines[-1].split() if lines else []
-        return f" ({int(fields[3]) / 1e3:.1f} MB are free)" if len(fields) > 3 and fields[3].isdigit() else ""
+        free = whole_number(fields[3]) if len(fields) > 3 else None
+        return "" if free is None else f" ({free / 1e3:.1f} MB are free)"
 
 
 def last_line(text: str) -> str:
