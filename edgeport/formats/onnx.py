@@ -47,7 +47,7 @@ def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph
             raise ModelFileError("it holds no operators")
         return _Reader(_inferred(model, shapes or {}), shapes or {}, Budget(path.stat().st_size)).graph()
     except ModelFileError as e:
-        raise ModelFileError(f"{path} is no file that an exporter writes: {e}; export it again") from e
+        raise ModelFileError(f"{path} is not an ONNX model, or is damaged: {e}; export it again") from e
     except MemoryError:
         raise
     except Exception as e:  # damaged bytes may still parse, and then fail anywhere

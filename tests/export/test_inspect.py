@@ -273,7 +273,7 @@ def test_what_is_not_counted_is_said(own: Path, here: Edgeport) -> None:
     assert table.count("not counted: aten.cumsum.default x1") == 1
     for format in ("json", "csv"):
         told = here("inspect", f"{own}:Odd", "--format", format)
-        assert told.err == "edgeport: Odd: not counted: aten.cumsum.default x1\n"
+        assert told.err == "edgeport: own:Odd: not counted: aten.cumsum.default x1\n"
     layer = document(f"{own}:Odd")["layers"][-1]
     assert (layer["type"], layer["madds"], layer["mac_bytes"]) == ("cumsum", None, None)
 
@@ -374,8 +374,8 @@ def test_layers_are_shown_with_what_the_guidelines_are_about(format: str, analys
 
 def test_several_networks_are_compared_in_one_table(own: Path, here: Edgeport) -> None:
     text = here("inspect", f"{own}:Inception", f"{own}:Alone", "--format=markdown").out
-    assert text.count("| Inception |") == 1
-    assert text.count("| Alone |") == 1
+    assert text.count("| own:Inception |") == 1
+    assert text.count("| own:Alone |") == 1
     assert "by layer type" not in text
 
 
