@@ -13,7 +13,7 @@ from edgeport.export.flatbuffer import Builder
 from edgeport.formats import Graph, Node, Tensor
 
 OPSET, IR_VERSION = 17, 8  # old enough for any ONNX Runtime
-Shape = Sequence[int | str]
+Shape = Sequence[int | str | None]
 
 
 def onnx_value(name: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
@@ -79,6 +79,32 @@ def small_tflite(path: Path) -> Path:
     weights, bias = np.ones((8, 3, 3, 3), np.float32), np.zeros(8, np.float32)
     options = "Conv2D", {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
     return one_operator_tflite(path, "CONV_2D", [(1, 8, 8, 3), weights, bias], (1, 8, 8, 8), options)
+
+
+def open_tflite(path: Path, signature: Sequence[int], stored: Sequence[int]) -> Path:
+    """Doubles its input, whose sizes are those of the signature; -1 leaves one open, beside which another is stored."""
+    builder = Builder()
+    x, y = (builder.tensor(name, stored, "float32") for name in ("x", "y"))
+    for tensor in (x, y):
+        builder.subgraph.tensors[tensor].shapeSignature = np.array(signature, np.int32)
+    builder.operator("ADD", [x, x], [y], ("Add", {}))
+    path.write_bytes(builder.finish({"in": x}, {"out": y}))
+    return path
+
+
+def embedding_onnx(path: Path) -> Path:
+    """Rows of a table by ids, of which a mask keeps some: integers decide what it computes."""
+    nodes = [
+        helper.make_node("Gather", ["w", "ids"], ["rows"], name="/words/Gather"),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["column"]),
+        helper.make_node("Cast", ["column"], ["factor"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["rows", "factor"], ["y"]),
+    ]
+    given = [onnx_value(name, (1, 4), TensorProto.INT64) for name in ("ids", "mask")]
+    table = np.arange(20, dtype=np.float32).reshape(10, 2)
+    model = onnx_model(nodes, given, [onnx_value("y", (1, 4, 2))], {"w": table, "last": np.array([-1])})
+    onnx.save(model, path)
+    return path
 
 
 def mixed_tflite(path: Path) -> Path:
